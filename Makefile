@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: MIT
+# The front door; the build itself is meson's. BUILD=... puts it elsewhere.
+BUILD ?= build
+export BUILD
+
+.PHONY: run test build setup fault soak clean
+
+run: build
+	$(BUILD)/memplug demo
+
+test: setup
+	@scripts/test
+
+build: setup
+	@test -e $(BUILD)/build.ninja || meson setup $(BUILD) . >/dev/null
+	@ninja --quiet -C $(BUILD)
+
+setup:
+	@scripts/setup
+
+# Every call that may fail, of every operation, fails.
+fault: build
+	$(BUILD)/tests/core/test_faults
+
+# For as long as you like: make soak SECONDS=3600
+SECONDS ?= 600
+soak: build
+	MEMPLUG_SOAK_SECONDS=$(SECONDS) meson test -C $(BUILD) --no-rebuild --suite soak --verbose -t 0
+
+clean:
+	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-clang $(BUILD)-arm64 $(BUILD)-riscv64

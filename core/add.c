@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Plug in, and the same table upwards: pull out. The objects are units: the head block stands for
+ * all blocks that are added and removed as one.
+ */
+#include "steps.h"
+
+static void claim_undo(struct memplug *pool, struct mpl_block *unit)
+{
+    uint64_t nr_blocks = unit->unit_nr_blocks;
+
+    (void)pool;
+    MPL_ASSERT(unit->altmap.alloc == 0);
+    unit->altmap = (struct mpl_altmap){0};
+    unit->backing = NULL;
+    unit->offset_bytes = 0;
+    for (uint64_t i = 0; i < nr_blocks; i++) {
+        MPL_PUT(unit[i].zone, 0);
+        MPL_PUT(unit[i].memmap, 0);
+        MPL_PUT(unit[i].node, 0);
+        MPL_PUT(unit[i].unit_first, 0);
+        MPL_PUT(unit[i].unit_nr_blocks, 0);
+        MPL_PUT(unit[i].nr_memmap_pages, 0);
+        mpl_block_set_state(&unit[i], MEMPLUG_BLOCK_ABSENT);
+    }
+}
+
+static int claim(struct mpl_op *op, struct mpl_block *unit)
+{
+    struct memplug *pool = op->pool;
+    const struct memplug_add *add = op->add;
+    uint64_t first = mpl_block_id(pool, unit);
+    uint64_t block_pages = mpl_block_pages(&pool->geometry);
+    uint64_t add_first = add->address >> pool->geometry.block_shift;
+    uint64_t nr_blocks = add->memmap == MEMPLUG_MEMMAP_RANGE
+                             ? add->size_bytes >> pool->geometry.block_shift
+                             : 1;
+    uint64_t nr_memmap = add->memmap == MEMPLUG_MEMMAP_HOST
+                             ? 0
+                             : mpl_memmap_pages(pool, nr_blocks, add->pad_memmap);
+
+    for (uint64_t i = 0; i < nr_blocks; i++) {
+        uint64_t nr_below = i * block_pages;
+        uint64_t nr_left = nr_memmap > nr_below ? nr_memmap - nr_below : 0;
+
+        mpl_block_set_state(&unit[i], MEMPLUG_BLOCK_ADDING);
+        MPL_PUT(unit[i].zone, MEMPLUG_NR_ZONES);
+        MPL_PUT(unit[i].memmap, (uint8_t)add->memmap);
+        MPL_PUT(unit[i].node, (int16_t)add->node);
+        MPL_PUT(unit[i].unit_first, (uint32_t)first);
+        MPL_PUT(unit[i].unit_nr_blocks, (uint32_t)nr_blocks);
+        MPL_PUT(unit[i].nr_memmap_pages, nr_left < block_pages ? nr_left : block_pages);
+    }
+    unit->backing = add->backing;
+    unit->offset_bytes = add->offset_bytes + ((first - add_first) << pool->geometry.block_shift);
+    if (nr_memmap != 0)
+        mpl_altmap_set(&unit->altmap, mpl_block_start(pool, unit), nr_blocks * block_pages,
+                       nr_memmap);
+    return 0;
+}
+
+static struct memplug_extent extent_of(const struct memplug *pool, const struct mpl_block *unit)
+{
+    const struct memplug_geometry *geometry = &pool->geometry;
+
+    return (struct memplug_extent){
+        .address = mpl_address_of_pfn(geometry, mpl_block_start(pool, unit)),
+        .size_bytes = unit->unit_nr_blocks * mpl_block_bytes(geometry),
+        .backing = unit->backing,
+        .offset_bytes = unit->offset_bytes,
+        .memmap_bytes = mpl_bytes_of_pages(geometry, unit->altmap.free),
+        .node = unit->node,
+    };
+}
+
+static int attach(struct mpl_op *op, struct mpl_block *unit)
+{
+    const struct memplug_host *host = op->pool->host;
+    struct memplug_extent extent = extent_of(op->pool, unit);
+    int error = host->ops->attach(host->context, &extent);
+
+    if (error == 0)
+        return 0;
+    op->reason->block = (int64_t)mpl_block_id(op->pool, unit);
+    op->reason->address = extent.address;
+    op->reason->size_bytes = extent.size_bytes;
+    switch (-error) {
+    case MPL_EEXIST:
+        return mpl_fail(op, error, "these bytes of the backing are in a pool already",
+                        "add other bytes, or remove that range");
+    case MPL_EBUSY:
+        return mpl_fail(op, error, "another process has these bytes of the backing", NULL);
+    case MPL_ENXIO:
+        return mpl_fail(op, error, "the backing is too short", "make it longer");
+    default:
+        return mpl_fail(op, error, "the host cannot map the backing", NULL);
+    }
+}
+
+static void attach_undo(struct memplug *pool, struct mpl_block *unit)
+{
+    struct memplug_extent extent = extent_of(pool, unit);
+
+    pool->host->ops->detach(pool->host->context, &extent);
+}
+
+static int publish(struct mpl_op *op, struct mpl_block *unit)
+{
+    (void)op;
+    for (uint64_t i = 0; i < unit->unit_nr_blocks; i++)
+        mpl_block_set_state(&unit[i], MEMPLUG_BLOCK_OFFLINE);
+    return 0;
+}
+
+static void publish_undo(struct memplug *pool, struct mpl_block *unit)
+{
+    (void)pool;
+    for (uint64_t i = 0; i < unit->unit_nr_blocks; i++)
+        mpl_block_set_state(&unit[i], MEMPLUG_BLOCK_ADDING);
+}
+
+static const struct mpl_step add_table[] = {
+    {"claim", claim, claim_undo, false},
+    {"attach", attach, attach_undo, false},
+    {"memmap", mpl_memmap_map, mpl_memmap_unmap, false},
+    {"bitmaps", mpl_memmap_place_bitmaps, mpl_memmap_drop_bitmaps, false},
+    {"publish", publish, publish_undo, true},
+};
+#define NR_ROWS (sizeof(add_table) / sizeof(add_table[0]))
+
+int mpl_add(struct mpl_op *op)
+{
+    uint64_t nr_blocks = op->add->size_bytes >> op->pool->geometry.block_shift;
+    struct mpl_objects units = {
+        .first = op->add->address >> op->pool->geometry.block_shift,
+        .nr_blocks = nr_blocks,
+        .stride = op->add->memmap == MEMPLUG_MEMMAP_RANGE ? nr_blocks : 1,
+    };
+
+    return mpl_steps_run(op, add_table, NR_ROWS, &units);
+}
+
+void mpl_remove(struct memplug *pool, uint64_t first, uint64_t nr_blocks)
+{
+    for (uint64_t end = first + nr_blocks; end > first;) {
+        const struct mpl_block *last = mpl_block_at(pool, end - 1);
+        struct mpl_objects unit = {
+            .first = last->unit_first,
+            .nr_blocks = last->unit_nr_blocks,
+            .stride = last->unit_nr_blocks,
+        };
+
+        end = unit.first;
+        mpl_steps_undo(pool, add_table, NR_ROWS, &unit);
+    }
+}

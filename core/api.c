@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The doors: check everything that can be checked, take the control lock, make one call. What is
+ * allocated and freed has its doors in alloc.c, what looks on in view/.
+ */
+#include "door.h"
+#include "steps.h"
+
+/* --- add and remove --------------------------------------------------------------------------- */
+
+static int check_absent(struct mpl_op *op, uint64_t first, uint64_t nr_blocks)
+{
+    for (uint64_t id = first; id < first + nr_blocks; id++)
+        if (mpl_block_state(mpl_block_at(op->pool, id)) != MEMPLUG_BLOCK_ABSENT) {
+            op->reason->block = (int64_t)id;
+            return mpl_fail(op, -MPL_EEXIST, "the range overlaps one that is there",
+                            "use other addresses, or remove that range");
+        }
+    return 0;
+}
+
+/* Resolve the placement of the memmap, and at which parts of the window it can be mapped. */
+static int choose_memmap(struct mpl_op *op, struct memplug_add *add, uint64_t *alignment)
+{
+    const struct memplug_host *host = op->pool->host;
+    uint64_t nr_blocks = add->size_bytes >> op->pool->geometry.block_shift;
+    uint64_t unit_blocks = add->memmap == MEMPLUG_MEMMAP_RANGE ? nr_blocks : 1;
+    int error;
+
+    *alignment = host->ops->alignment(host->context, add->backing);
+    if (!mpl_is_multiple(add->offset_bytes, *alignment)) {
+        op->reason->address = add->offset_bytes;
+        op->reason->unit_bytes = *alignment;
+        return mpl_fail(op, -MPL_EINVAL, "the backing cannot be mapped from this offset on", NULL);
+    }
+    error = mpl_memmap_supported(op, unit_blocks, add->memmap, add->pad_memmap, *alignment);
+    if (error != 0 && add->memmap == MEMPLUG_MEMMAP_AUTO) {
+        add->memmap = MEMPLUG_MEMMAP_HOST;
+        error = mpl_memmap_supported(op, 1, add->memmap, false, *alignment);
+    } else if (add->memmap == MEMPLUG_MEMMAP_AUTO) {
+        add->memmap = MEMPLUG_MEMMAP_BLOCK;
+    }
+    if (add->memmap == MEMPLUG_MEMMAP_HOST)
+        *alignment = mpl_page_bytes(&op->pool->geometry);
+    if (error == 0)
+        mpl_reason_reset(op->reason);
+    return error;
+}
+
+/* A range's memmap begins anywhere in the window: what is mapped there must be whole parts. */
+static int choose_address(struct mpl_op *op, struct memplug_add *add, uint64_t alignment)
+{
+    const struct memplug_geometry *geometry = &op->pool->geometry;
+    uint64_t first;
+
+    if (add->address == MEMPLUG_ANY_ADDRESS) {
+        first = mpl_range_find(op->pool, add->size_bytes >> geometry->block_shift, alignment);
+        if (first == 0)
+            return mpl_fail(op, -MPL_E2BIG, "the window has no free addresses of this size",
+                            "remove a range, or open the host with a larger window");
+        add->address = first << geometry->block_shift;
+        return 0;
+    }
+    first = mpl_pfn_of_address(geometry, add->address).nr;
+    if (mpl_is_multiple(mpl_memmap_bytes(geometry, first), alignment))
+        return 0;
+    op->reason->address = add->address;
+    op->reason->unit_bytes = alignment;
+    return mpl_fail(op, -MPL_EINVAL, "the memmap would not begin at a part that can be mapped",
+                    "choose an address that is a multiple of more blocks");
+}
+
+static int add_locked(struct mpl_op *op, struct memplug_add *add)
+{
+    unsigned block_shift = op->pool->geometry.block_shift;
+    uint64_t alignment;
+    int error = 0;
+
+    if (add->address != MEMPLUG_ANY_ADDRESS)
+        error = check_absent(op, add->address >> block_shift, add->size_bytes >> block_shift);
+    if (error == 0)
+        error = choose_memmap(op, add, &alignment);
+    if (error == 0)
+        error = choose_address(op, add, alignment);
+    if (error != 0)
+        return error;
+    op->add = add;
+    return mpl_add(op);
+}
+
+int memplug_add(struct memplug *pool, struct memplug_add *request,
+                const struct memplug_limit *limit, struct memplug_reason *reason)
+{
+    struct memplug_add add = *request;
+    struct mpl_door door;
+    int error;
+
+    mpl_door_open(&door, pool, "add", limit, reason);
+    error = mpl_range_check(&door.op, add.address, add.size_bytes);
+    if (error == 0 && !mpl_node_valid(pool, add.node)) {
+        door.op.reason->node = add.node;
+        error = mpl_fail(&door.op, -MPL_EINVAL, "there is no such node", NULL);
+    }
+    if (error == 0 && (unsigned)add.memmap > MEMPLUG_MEMMAP_HOST)
+        error = mpl_fail(&door.op, -MPL_EINVAL, "there is no such placement of a memmap", NULL);
+    if (error == 0 && add.offset_bytes > UINT64_MAX - add.size_bytes)
+        error = mpl_fail(&door.op, -MPL_EINVAL, "the backing's offset is too large", NULL);
+    if (error == 0)
+        error = mpl_door_lock(&door.op);
+    if (error != 0)
+        return error;
+    error = add_locked(&door.op, &add);
+    if (error == 0)
+        *request = add;
+    return mpl_door_unlock(&door.op, error);
+}
+
+int memplug_memmap_supported(const struct memplug *pool, uint64_t size_bytes,
+                             enum memplug_memmap memmap, const void *backing,
+                             struct memplug_reason *reason)
+{
+    const struct memplug_host *host = pool->host;
+    uint64_t alignment = host->ops->alignment(host->context, backing);
+    uint64_t nr_blocks = size_bytes >> pool->geometry.block_shift;
+    struct mpl_door door;
+    int error;
+
+    mpl_door_open(&door, (struct memplug *)pool, "add", NULL, reason);
+    error = mpl_range_check(&door.op, MEMPLUG_ANY_ADDRESS, size_bytes);
+    if (error != 0)
+        return error;
+    if (memmap == MEMPLUG_MEMMAP_AUTO)
+        memmap = MEMPLUG_MEMMAP_HOST;
+    return mpl_memmap_supported(&door.op, memmap == MEMPLUG_MEMMAP_RANGE ? nr_blocks : 1, memmap,
+                                false, alignment);
+}
+
+/* Whole units, all with or all without a memmap of their own, all offline. */
+static int check_remove(struct mpl_op *op, uint64_t first, uint64_t nr_blocks)
+{
+    struct memplug *pool = op->pool;
+    bool own = mpl_block_at(pool, first)->memmap != MEMPLUG_MEMMAP_HOST;
+
+    for (uint64_t id = first; id < first + nr_blocks; id++) {
+        const struct mpl_block *block = mpl_block_at(pool, id);
+
+        op->reason->block = (int64_t)id;
+        if (mpl_block_state(block) == MEMPLUG_BLOCK_ABSENT)
+            return mpl_fail(op, -MPL_ENODEV, "there is no such block", NULL);
+        if ((block->memmap != MEMPLUG_MEMMAP_HOST) != own)
+            return mpl_fail(op, -MPL_EINVAL,
+                            "the range has blocks with and without a memmap of their own",
+                            "remove them as they were added");
+        if (block->unit_first < first ||
+            block->unit_first + block->unit_nr_blocks > first + nr_blocks)
+            return mpl_fail(op, -MPL_EINVAL, "the range was added as one with a larger one",
+                            "remove all of it");
+    }
+    for (uint64_t id = first; id < first + nr_blocks; id++)
+        if (mpl_block_state(mpl_block_at(pool, id)) != MEMPLUG_BLOCK_OFFLINE) {
+            op->reason->block = (int64_t)id;
+            return mpl_fail(op, -MPL_EBUSY, "a block is online", "take it offline first");
+        }
+    op->reason->block = -1;
+    return 0;
+}
+
+int memplug_remove(struct memplug *pool, uint64_t address, uint64_t size_bytes,
+                   const struct memplug_limit *limit, struct memplug_reason *reason)
+{
+    uint64_t first = address >> pool->geometry.block_shift;
+    uint64_t nr_blocks = size_bytes >> pool->geometry.block_shift;
+    struct mpl_door door;
+    int error;
+
+    mpl_door_open(&door, pool, "remove", limit, reason);
+    error = mpl_range_check(&door.op, address, size_bytes);
+    if (error == 0 && address == MEMPLUG_ANY_ADDRESS)
+        error = mpl_fail(&door.op, -MPL_EINVAL, "no address was given", NULL);
+    if (error == 0)
+        error = mpl_door_lock(&door.op);
+    if (error != 0)
+        return error;
+    error = check_remove(&door.op, first, nr_blocks);
+    if (error == 0)
+        error = mpl_op_check(&door.op);
+    if (error == 0)
+        mpl_remove(pool, first, nr_blocks);
+    return mpl_door_unlock(&door.op, error);
+}
+
+/* --- online and offline ----------------------------------------------------------------------- */
+
+static int check_blocks(struct mpl_op *op, uint64_t first, uint64_t nr_blocks,
+                        enum memplug_block_state state, const char *why)
+{
+    struct memplug *pool = op->pool;
+
+    if (nr_blocks == 0)
+        return mpl_fail(op, -MPL_EINVAL, "no block was named", NULL);
+    for (uint64_t i = 0; i < nr_blocks; i++) {
+        uint64_t id = first + i;
+
+        op->reason->block = (int64_t)id;
+        if (id < first || id >= pool->nr_blocks_max ||
+            mpl_block_state(mpl_block_at(pool, id)) == MEMPLUG_BLOCK_ABSENT)
+            return mpl_fail(op, -MPL_ENODEV, "there is no such block", NULL);
+        if (mpl_block_state(mpl_block_at(pool, id)) != state)
+            return mpl_fail(op, -MPL_EINVAL, why, NULL);
+    }
+    op->reason->block = -1;
+    return 0;
+}
+
+int memplug_online(struct memplug *pool, uint64_t first, uint64_t nr_blocks,
+                   enum memplug_online_type type, const struct memplug_limit *limit,
+                   struct memplug_reason *reason)
+{
+    struct mpl_door door;
+    int error;
+
+    mpl_door_open(&door, pool, "online", limit, reason);
+    if ((unsigned)type > MEMPLUG_ONLINE_MOVABLE)
+        return mpl_fail(&door.op, -MPL_EINVAL, "there is no such online type", NULL);
+    error = mpl_door_lock(&door.op);
+    if (error != 0)
+        return error;
+    door.op.first = first;
+    door.op.type = type;
+    error = check_blocks(&door.op, first, nr_blocks, MEMPLUG_BLOCK_OFFLINE,
+                         "the block is not offline");
+    if (error == 0)
+        error = mpl_online(&door.op, first, nr_blocks);
+    return mpl_door_unlock(&door.op, error);
+}
+
+int memplug_offline(struct memplug *pool, uint64_t first, uint64_t nr_blocks,
+                    const struct memplug_limit *limit, struct memplug_reason *reason)
+{
+    struct mpl_door door;
+    int error;
+
+    mpl_door_open(&door, pool, "offline", limit, reason);
+    error = mpl_door_lock(&door.op);
+    if (error != 0)
+        return error;
+    door.op.first = first;
+    error = check_blocks(&door.op, first, nr_blocks, MEMPLUG_BLOCK_ONLINE,
+                         "the block is not online");
+    if (error == 0)
+        error = mpl_offline(&door.op, first, nr_blocks);
+    return mpl_door_unlock(&door.op, error);
+}
+
+/* --- subscribe -------------------------------------------------------------------------------- */
+
+int memplug_subscribe(struct memplug *pool, const struct memplug_subscriber *subscriber)
+{
+    struct mpl_door door;
+    unsigned at;
+    int error;
+
+    mpl_door_open(&door, pool, "subscribe", NULL, NULL);
+    error = mpl_door_lock(&door.op);
+    if (error != 0)
+        return error;
+    if (pool->nr_subscribers == MPL_MAX_SUBSCRIBERS)
+        return mpl_door_unlock(&door.op, -MPL_ENOSPC);
+    at = pool->nr_subscribers++;
+    for (; at > 0 && pool->subscribers[at - 1]->priority < subscriber->priority; at--)
+        pool->subscribers[at] = pool->subscribers[at - 1];
+    pool->subscribers[at] = subscriber;
+    return mpl_door_unlock(&door.op, 0);
+}
+
+int memplug_unsubscribe(struct memplug *pool, const struct memplug_subscriber *subscriber)
+{
+    struct mpl_door door;
+    unsigned at = 0;
+    int error;
+
+    mpl_door_open(&door, pool, "unsubscribe", NULL, NULL);
+    error = mpl_door_lock(&door.op);
+    if (error != 0)
+        return error;
+    while (at < pool->nr_subscribers && pool->subscribers[at] != subscriber)
+        at++;
+    if (at == pool->nr_subscribers)
+        return mpl_door_unlock(&door.op, -MPL_ENOENT);
+    for (pool->nr_subscribers--; at < pool->nr_subscribers; at++)
+        pool->subscribers[at] = pool->subscribers[at + 1];
+    pool->subscribers[pool->nr_subscribers] = NULL;
+    return mpl_door_unlock(&door.op, 0);
+}
+
+int memplug_set_online_hook(struct memplug *pool, const struct memplug_online_hook *hook)
+{
+    struct mpl_door door;
+    int error;
+
+    mpl_door_open(&door, pool, "hook", NULL, NULL);
+    error = mpl_door_lock(&door.op);
+    if (error != 0)
+        return error;
+    pool->hook = hook != NULL ? *hook : (struct memplug_online_hook){0};
+    return mpl_door_unlock(&door.op, 0);
+}

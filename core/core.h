@@ -1,0 +1,248 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What a pool is made of. Everything hangs off struct memplug, which lies at the start of the
+ * metadata; there are no globals.
+ *
+ * Locks, outermost first: the host's control lock (add, online, offline, remove) - a slot - a
+ * zone - nothing. Two zones are never locked together, nor two slots.
+ *
+ * A block's bitmaps may be looked at by the operation that has the control lock, and by whoever
+ * holds a slot's or the zone's lock and has then seen the block in a zone and GOING_ONLINE, ONLINE
+ * or GOING_OFFLINE (mpl_frames_block). So mpl_frames_reset comes before block->zone is set, and
+ * whatever takes a block out of its zone does so under the zone's lock and then passes every
+ * slot's lock once, so that no reader is left when the bitmaps go or are reset.
+ *
+ * Fields say who writes them:
+ *   [C] under the control lock, read anywhere (atomic)
+ *   [Z] under the zone's lock
+ *   [O] at open only
+ */
+#ifndef MPL_CORE_H
+#define MPL_CORE_H
+
+#include <stdatomic.h>
+
+#include <memplug/memplug.h>
+
+#include "compiler.h"
+#include "errors.h"
+#include "state/pfn.h"
+
+#define MPL_MAX_BLOCKS 4096u
+#define MPL_MAX_NODES 64u
+#define MPL_MAX_MOVERS 16u /* number 0 is nobody */
+#define MPL_MAX_SUBSCRIBERS 16u
+#define MPL_MAX_BATCH 1024u
+#define MPL_WORD_PAGES 64u /* frames that one word of a bitmap describes */
+#define MPL_NO_PFN UINT64_MAX
+#define MPL_SPINS_TO_SLEEP 1000u /* for relax(): sleep now */
+
+/* A spin lock. Held for a bounded time, never over a call to a host that may sleep, to a mover,
+ * a subscriber or a hook. */
+struct mpl_spin {
+    atomic_uint next, serving; /* a ticket lock: no CPU waits for ever */
+};
+
+/* --- struct page ------------------------------------------------------------------------------ */
+
+/* Every transition is made in page.c, and asserted there. */
+enum mpl_page_state {
+    MPL_PAGE_NONE,      /* not described */
+    MPL_PAGE_USED,      /* its owner has it */
+    MPL_PAGE_MOVING,    /* source of a move */
+    MPL_PAGE_TARGET,    /* target of a move */
+    MPL_PAGE_DYING,     /* freed by its owner while MOVING or TARGET: the core ends it */
+    MPL_PAGE_KEPT,      /* logically offline: kept back by the online hook */
+};
+
+/* The core's part of a struct page: 32 bytes, the rest is the embedder's. Only the first frame of
+ * an allocation has a valid one, and only if its block's *described* bit is set. */
+struct mpl_page {
+    _Atomic uint32_t state; /* enum mpl_page_state in the low 8 bits, pins above them */
+    uint32_t nr_pages;
+    uint8_t mover;
+    uint8_t align_order; /* what the owner asked for; a target has it too */
+    uint8_t reserved[6];
+    _Atomic uint64_t cookie;
+    uint64_t reserved_for_lists;
+};
+_Static_assert(sizeof(struct mpl_page) == 32, "the smallest struct page is 32 bytes");
+
+/* --- blocks ----------------------------------------------------------------------------------- */
+
+/* vmem_altmap: which frames at the head of a unit hold its memmap. In pages; never reused: freeing
+ * only counts. */
+struct mpl_altmap {
+    uint64_t base_pfn, end_pfn; /* of the unit */
+    uint64_t reserve;           /* frames before the first that may be handed out */
+    uint64_t free;              /* frames that may be handed out */
+    uint64_t align;             /* of these, lost to alignment */
+    uint64_t alloc;             /* of these, handed out */
+};
+
+/* Where the bitmaps and counters of one block stand, from mpl_block.bitmaps on. The same for every
+ * block of a pool. Bits are numbered by page in the block. */
+struct mpl_layout {
+    uint64_t nr_pages, nr_words, nr_pageblocks;
+    uint64_t free, head, described; /* uint64_t[nr_words] each */
+    uint64_t summary;   /* bit per word: it has a frame to allocate */
+    uint64_t isolated;  /* bit per pageblock; never set where all is memmap */
+    uint64_t nr_free;   /* uint16_t[nr_pageblocks]: frames in state free, isolated or not */
+    uint64_t bytes;
+};
+
+/*
+ * The state of a frame of an online block, in two bits (free, head):
+ *   1 0  free
+ *   1 1  free, and held by a slot; or data that online has neither released nor kept yet
+ *   0 1  first frame of an allocation; or of the block's own memmap frames
+ *   0 0  another frame of what the nearest 0 1 before it heads
+ */
+struct mpl_block {
+    _Atomic uint8_t state;      /* [C] enum memplug_block_state; written in block.c only */
+    uint8_t zone;               /* [C] enum memplug_zone; MEMPLUG_NR_ZONES unless in a zone */
+    uint8_t memmap;             /* [C] enum memplug_memmap, never AUTO */
+    bool bitmaps_from_host;     /* [C] */
+    bool announced;             /* [C] GOING_OFFLINE or GOING_ONLINE was sent and not ended */
+    int16_t node;               /* [C] */
+    int16_t gains_normal;       /* [C] memplug_notice.node_normal and node_any of the pair of */
+    int16_t gains_any;          /* events that was begun */
+    uint32_t unit_first;        /* [C] the unit: what is added and removed as one */
+    uint32_t unit_nr_blocks;    /* [C] */
+    uint64_t nr_memmap_pages;   /* [C] frames at this block's head that hold the unit's memmap */
+    char *bitmaps;              /* [C] null unless the block is present */
+    uint64_t nr_free;           /* [Z] frames in state free (not held), pageblock not isolated */
+    uint64_t nr_managed;        /* [Z] released to the allocator */
+    uint64_t nr_isolated;       /* [Z] pageblocks */
+    struct mpl_altmap altmap;   /* [C] head of a unit with a memmap of its own */
+    void *backing;              /* [C] head of a unit */
+    uint64_t offset_bytes;      /* [C] head of a unit */
+};
+_Static_assert(sizeof(struct mpl_block) <= 256, "an add costs at most 256 bytes a block");
+
+/* --- zones and nodes -------------------------------------------------------------------------- */
+
+struct mpl_zone {
+    struct mpl_spin lock;
+    uint8_t kind;              /* [O] enum memplug_zone */
+    int16_t node;              /* [O] */
+    memplug_pfn_t start;       /* [Z] 0 if nothing is spanned */
+    uint64_t nr_spanned;       /* [Z] pages, as are those that follow */
+    uint64_t nr_present;       /* [Z] */
+    uint64_t nr_managed;       /* [Z] */
+    uint64_t nr_free;          /* [Z] in state free (not held), isolated or not */
+    uint64_t nr_isolated;      /* [Z] pageblocks */
+    uint64_t has_free[MPL_MAX_BLOCKS / 64]; /* [Z] bit per block: its summary is not empty */
+} MPL_ALIGNED(MPL_CACHE_LINE);
+
+struct mpl_node {
+    struct mpl_zone zones[MEMPLUG_NR_ZONES];
+};
+
+/* --- per-CPU slots ---------------------------------------------------------------------------- */
+
+/* Frames of one word in state held. */
+struct mpl_held {
+    uint64_t mask; /* 0: none, and the rest means nothing */
+    uint32_t block;
+    uint32_t word;
+};
+
+enum mpl_held_kind { MPL_HELD_KERNEL, MPL_HELD_MOVABLE, MPL_HELD_FREED, MPL_NR_HELD };
+
+struct mpl_slot {
+    struct mpl_spin lock;
+    struct mpl_held held[MPL_NR_HELD];
+} MPL_ALIGNED(MPL_CACHE_LINE);
+
+/* --- the pool --------------------------------------------------------------------------------- */
+
+struct memplug {
+    const struct memplug_host *host;   /* [O] */
+    struct memplug_geometry geometry;  /* [O] */
+    struct mpl_layout layout;          /* [O] */
+    struct mpl_block *blocks;          /* [O] nr_blocks_max of them */
+    struct mpl_node *nodes;            /* [O] nr_nodes */
+    struct mpl_slot *slots;            /* [O] nr_slots, one per CPU of the host */
+    struct memplug_move *batch;        /* [O] MPL_MAX_BATCH; used under the control lock */
+    unsigned nr_blocks_max, nr_nodes, nr_slots;
+    atomic_uint nr_movers;             /* including nobody */
+    struct memplug_mover movers[MPL_MAX_MOVERS];
+    unsigned nr_subscribers;           /* [C] by priority, highest first */
+    const struct memplug_subscriber *subscribers[MPL_MAX_SUBSCRIBERS];
+    struct memplug_online_hook hook;   /* [C] */
+    _Atomic uint64_t host_bytes;       /* [C] */
+    _Atomic uint64_t nr_moved_pages;   /* [C] */
+};
+
+/* --- one operation ---------------------------------------------------------------------------- */
+
+/* What a call carries down: its limit, where it stands, and where the reason goes. */
+struct mpl_op {
+    struct memplug *pool;
+    const char *name;
+    const struct memplug_limit *limit; /* never null */
+    uint64_t deadline_ns;
+    uint32_t tries;
+    struct memplug_reason *reason;     /* never null */
+    struct memplug_progress progress;
+    const struct memplug_add *add;     /* the request of an add, for its first row */
+    enum memplug_online_type type;     /* the request of an online, for its zone */
+    uint64_t first;                    /* first block of an online or offline */
+};
+
+/* Fill the reason of a failure: op->reason gets error, operation and step; the caller adds the
+ * rest. Returns error. */
+int mpl_fail(struct mpl_op *op, int error, const char *why, const char *remedy);
+
+/* Report where the operation stands; -ETIMEDOUT or -EINTR if it has to end, with the reason. */
+int mpl_op_check(struct mpl_op *op);
+
+/* --- small helpers ---------------------------------------------------------------------------- */
+
+static inline struct mpl_block *mpl_block_at(const struct memplug *pool, uint64_t block)
+{
+    MPL_ASSERT(block < pool->nr_blocks_max);
+    return &pool->blocks[block];
+}
+
+static inline uint64_t mpl_block_id(const struct memplug *pool, const struct mpl_block *block)
+{
+    return (uint64_t)(block - pool->blocks);
+}
+
+static inline memplug_pfn_t mpl_block_start(const struct memplug *pool,
+                                            const struct mpl_block *block)
+{
+    return mpl_pfn_of_block(&pool->geometry, mpl_block_id(pool, block));
+}
+
+static inline struct mpl_block *mpl_unit_head(const struct memplug *pool,
+                                              const struct mpl_block *block)
+{
+    return mpl_block_at(pool, block->unit_first);
+}
+
+static inline struct mpl_zone *mpl_zone_at(const struct memplug *pool, int node, unsigned kind)
+{
+    MPL_ASSERT(node >= 0 && (unsigned)node < pool->nr_nodes && kind < MEMPLUG_NR_ZONES);
+    return &pool->nodes[node].zones[kind];
+}
+
+static inline struct mpl_zone *mpl_zone_of(const struct memplug *pool,
+                                           const struct mpl_block *block)
+{
+    return mpl_zone_at(pool, block->node, block->zone);
+}
+
+/* The struct page of a frame, whatever it holds. */
+static inline struct mpl_page *mpl_page_at(const struct memplug *pool, memplug_pfn_t pfn)
+{
+    return (struct mpl_page *)(void *)(pool->host->memmap +
+                                       mpl_memmap_bytes(&pool->geometry, pfn.nr));
+}
+
+void mpl_spin_lock(const struct memplug *pool, struct mpl_spin *spin);
+void mpl_spin_unlock(struct mpl_spin *spin);
+
+#endif

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT */
+/* Linux's error numbers: a freestanding build has no errno.h, and hosts may have others. */
+#ifndef MPL_ERRORS_H
+#define MPL_ERRORS_H
+
+enum mpl_errno {
+    MPL_ENOENT = 2,
+    MPL_EINTR = 4,
+    MPL_ENXIO = 6,
+    MPL_E2BIG = 7,
+    MPL_EAGAIN = 11,
+    MPL_ENOMEM = 12,
+    MPL_EBUSY = 16,
+    MPL_EEXIST = 17,
+    MPL_ENODEV = 19,
+    MPL_EINVAL = 22,
+    MPL_ENOSPC = 28,
+    MPL_EDEADLK = 35,
+    MPL_ETIMEDOUT = 110,
+    MPL_EUCLEAN = 117,
+};
+
+#endif

@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Everything that is used in an isolated block is moved away by its owners' movers. A page is
+ * marked under the zone's lock, gets a target, is moved without any lock, and is settled: what
+ * its owner did with it meanwhile decides (mover.h).
+ */
+#include "steps.h"
+
+/* One walk over the block. */
+struct pass {
+    uint64_t index;         /* where the walk stands */
+    uint64_t nr_blocking;   /* allocations that stay */
+    uint64_t nr_settled;    /* allocations that went, or are going */
+    bool no_room;
+    memplug_pfn_t pfn;      /* the first one that stays, and who has it */
+    uint8_t mover;
+    uint64_t cookie;
+    const char *why;
+};
+
+static void note_blocking(struct pass *pass, const struct memplug *pool, memplug_pfn_t pfn,
+                          const char *why)
+{
+    const struct mpl_page *page = mpl_page_at(pool, pfn);
+
+    if (pass->nr_blocking++ != 0)
+        return;
+    pass->pfn = pfn;
+    pass->mover = page->mover;
+    pass->cookie = atomic_load_explicit(&page->cookie, memory_order_relaxed);
+    pass->why = why;
+}
+
+static int fail_blocked(struct mpl_op *op, const struct mpl_block *block, const struct pass *pass,
+                        int error, const char *remedy)
+{
+    op->reason->block = (int64_t)mpl_block_id(op->pool, block);
+    op->reason->node = block->node;
+    op->reason->pfn = pass->pfn;
+    op->reason->nr_pages = pass->nr_blocking;
+    op->reason->owner = pass->mover != 0 ? op->pool->movers[pass->mover].name : NULL;
+    op->reason->owner_cookie = pass->cookie;
+    return mpl_fail(op, error, pass->why, remedy);
+}
+
+/* The head of the allocation that the first frame of a block continues, in a block before it. */
+static memplug_pfn_t head_before(const struct memplug *pool, const struct mpl_block *block)
+{
+    uint64_t nr_pages = mpl_block_pages(&pool->geometry);
+
+    for (;;) {
+        block--;
+        for (uint64_t i = nr_pages; i-- > 0;)
+            if (mpl_frame_get(pool, block, i) == MPL_FRAME_HEAD)
+                return mpl_pfn_add(mpl_block_start(pool, block), i);
+    }
+}
+
+/* The next allocation with a frame in this block; its first frame may be in an earlier one. */
+static bool next_used(const struct memplug *pool, const struct mpl_block *block,
+                      struct pass *pass, memplug_pfn_t *pfn)
+{
+    if (pass->index == block->nr_memmap_pages) {
+        bool continues = block->nr_memmap_pages == 0 &&
+                         mpl_frame_get(pool, block, 0) == MPL_FRAME_TAIL;
+
+        if (continues) {
+            pass->index++;
+            *pfn = head_before(pool, block);
+            return true;
+        }
+    }
+    if (!mpl_frames_next_head(pool, block, &pass->index))
+        return false;
+    *pfn = mpl_pfn_add(mpl_block_start(pool, block), pass->index++);
+    return true;
+}
+
+static bool is_described(const struct memplug *pool, memplug_pfn_t pfn)
+{
+    const struct mpl_block *block = mpl_block_at(pool, mpl_block_of_pfn(&pool->geometry, pfn));
+
+    return mpl_frame_described(pool, block,
+                               mpl_pfn_distance(mpl_block_start(pool, block), pfn));
+}
+
+int mpl_migrate_check(struct mpl_op *op, struct mpl_block *block)
+{
+    struct memplug *pool = op->pool;
+    struct mpl_zone *zone = mpl_zone_of(pool, block);
+    struct pass pass = {.index = block->nr_memmap_pages};
+    memplug_pfn_t pfn;
+
+    mpl_spin_lock(pool, &zone->lock);
+    while (next_used(pool, block, &pass, &pfn))
+        if (!is_described(pool, pfn) && pass.nr_blocking++ == 0) {
+            pass.pfn = pfn;
+            pass.why = "a frame is used and nobody can move it";
+        }
+    mpl_spin_unlock(&zone->lock);
+    if (pass.nr_blocking == 0)
+        return 0;
+    return fail_blocked(op, block, &pass, -MPL_EBUSY, "free it, or allocate it as movable");
+}
+
+/* Mark one page for its move. False: it stays, or it needs none; pass says which. */
+static bool mark(struct mpl_op *op, struct pass *pass, memplug_pfn_t pfn)
+{
+    struct mpl_page *page = mpl_page_at(op->pool, pfn);
+
+    if (mpl_page_state(page) == MPL_PAGE_KEPT) {
+        if (mpl_page_pins(page) != 0)
+            note_blocking(pass, op->pool, pfn, "a driver keeps logically offline pages");
+        return false;
+    }
+    if (mpl_page_change(page, MPL_PAGE_USED, MPL_PAGE_MOVING))
+        return true;
+    note_blocking(pass, op->pool, pfn, "a page is pinned");
+    return false;
+}
+
+/* Fill the batch with pages of one mover, all MOVING, without targets yet. */
+static unsigned gather(struct mpl_op *op, struct mpl_block *block, struct pass *pass)
+{
+    struct memplug *pool = op->pool;
+    struct mpl_zone *zone = mpl_zone_of(pool, block);
+    unsigned nr_moves = 0, nr_max = MPL_MAX_BATCH;
+    uint8_t mover = 0;
+    memplug_pfn_t pfn;
+
+    mpl_spin_lock(pool, &zone->lock);
+    while (nr_moves < nr_max && next_used(pool, block, pass, &pfn)) {
+        struct mpl_page *page = mpl_page_at(pool, pfn);
+
+        MPL_ASSERT(is_described(pool, pfn));
+        if (mover != 0 && page->mover != mover) {
+            pass->index--;
+            break;
+        }
+        if (!mark(op, pass, pfn))
+            continue;
+        mover = page->mover;
+        if (pool->movers[mover].batch_max != 0 && pool->movers[mover].batch_max < nr_max)
+            nr_max = pool->movers[mover].batch_max;
+        pool->batch[nr_moves++] = (struct memplug_move){
+            .from = pfn,
+            .to = mpl_pfn(MPL_NO_PFN),
+            .nr_pages = page->nr_pages,
+        };
+    }
+    mpl_spin_unlock(&zone->lock);
+    return nr_moves;
+}
+
+/* A page that did not move is its owner's again, unless the owner freed it meanwhile. */
+static void settle_unmoved(struct memplug *pool, struct pass *pass,
+                           const struct memplug_move *move)
+{
+    struct mpl_page *page = mpl_page_at(pool, move->from);
+    bool gone = move->result == -MPL_ENOENT;
+
+    if (!gone)
+        note_blocking(pass, pool, move->from, move->why);
+    if (mpl_page_change(page, MPL_PAGE_MOVING, MPL_PAGE_USED)) {
+        pass->nr_settled += gone;
+        return;
+    }
+    MPL_ASSERT(mpl_page_change(page, MPL_PAGE_DYING, MPL_PAGE_NONE));
+    mpl_free_frames(pool, move->from, move->nr_pages);
+    pass->nr_settled++;
+}
+
+static void end_page(struct memplug *pool, memplug_pfn_t pfn, uint32_t nr_pages,
+                     enum mpl_page_state state)
+{
+    struct mpl_page *page = mpl_page_at(pool, pfn);
+
+    if (!mpl_page_change(page, state, MPL_PAGE_NONE))
+        MPL_ASSERT(mpl_page_change(page, MPL_PAGE_DYING, MPL_PAGE_NONE));
+    mpl_free_frames(pool, pfn, nr_pages);
+}
+
+static void settle(struct mpl_op *op, struct pass *pass, const struct memplug_move *move)
+{
+    struct memplug *pool = op->pool;
+
+    if (move->result != 0) {
+        end_page(pool, move->to, move->nr_pages, MPL_PAGE_TARGET);
+        settle_unmoved(pool, pass, move);
+        return;
+    }
+    /* The owner may have freed its page, which is the target now, before it is marked as used. */
+    if (!mpl_page_change(mpl_page_at(pool, move->to), MPL_PAGE_TARGET, MPL_PAGE_USED))
+        end_page(pool, move->to, move->nr_pages, MPL_PAGE_DYING);
+    end_page(pool, move->from, move->nr_pages, MPL_PAGE_MOVING);
+    pass->nr_settled++;
+    op->progress.nr_done += move->nr_pages;
+    pool->nr_moved_pages += move->nr_pages;
+}
+
+/* Targets for the batch; those that get none leave it. */
+static unsigned find_targets(struct memplug *pool, int node, struct pass *pass, unsigned nr_moves)
+{
+    unsigned nr_found = 0;
+
+    for (unsigned i = 0; i < nr_moves; i++) {
+        struct memplug_move move = pool->batch[i];
+        const struct mpl_page *page = mpl_page_at(pool, move.from);
+
+        if (mpl_alloc_target(pool, node, page, &move.to) == 0) {
+            move.cookie = atomic_load_explicit(&page->cookie, memory_order_relaxed);
+            pool->batch[nr_found++] = move;
+            continue;
+        }
+        move.result = -MPL_ENOMEM;
+        move.why = "there is no room to move it to";
+        pass->no_room = true;
+        settle_unmoved(pool, pass, &move);
+    }
+    return nr_found;
+}
+
+static void move_batch(struct mpl_op *op, struct mpl_block *block, struct pass *pass,
+                       unsigned nr_moves)
+{
+    struct memplug *pool = op->pool;
+    const struct memplug_mover *mover;
+
+    nr_moves = find_targets(pool, block->node, pass, nr_moves);
+    if (nr_moves == 0)
+        return;
+    for (unsigned i = 0; i < nr_moves; i++) {
+        pool->batch[i].result = -MPL_EBUSY;
+        pool->batch[i].why = "its mover cannot move it now";
+    }
+    mover = &pool->movers[mpl_page_at(pool, pool->batch[0].from)->mover];
+    mover->move(mover->context, pool->batch, nr_moves);
+    for (unsigned i = 0; i < nr_moves; i++)
+        settle(op, pass, &pool->batch[i]);
+}
+
+static int run_pass(struct mpl_op *op, struct mpl_block *block, struct pass *pass)
+{
+    int error = 0;
+
+    *pass = (struct pass){.index = block->nr_memmap_pages};
+    while (error == 0) {
+        unsigned nr_moves = gather(op, block, pass);
+
+        if (nr_moves == 0)
+            return 0;
+        move_batch(op, block, pass, nr_moves);
+        error = mpl_op_check(op);
+    }
+    return error;
+}
+
+/* A pass that settles nothing counts as a try. Deadline and cancel hold in any case. */
+int mpl_migrate_block(struct mpl_op *op, struct mpl_block *block)
+{
+    const struct memplug_host *host = op->pool->host;
+    uint32_t nr_tries = 0;
+    struct pass pass;
+
+    for (;;) {
+        int error = run_pass(op, block, &pass);
+
+        if (error != 0)
+            return error;
+        if (pass.nr_blocking == 0 && pass.nr_settled == 0)
+            return 0;
+        nr_tries = pass.nr_settled != 0 ? 0 : nr_tries + 1;
+        if (nr_tries >= op->tries)
+            break;
+        if (pass.nr_settled == 0)
+            host->ops->relax(host->context, MPL_SPINS_TO_SLEEP);
+        error = mpl_op_check(op);
+        if (error != 0)
+            return error;
+    }
+    if (pass.no_room)
+        return fail_blocked(op, block, &pass, -MPL_ENOMEM, "plug memory in, or free some");
+    return fail_blocked(op, block, &pass, -MPL_EBUSY, "end what pins it, or wait longer");
+}

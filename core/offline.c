@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A block leaves the allocator and its zone. Until "withdraw" everything can be taken back; what
+ * moved stays where it is now.
+ */
+#include "steps.h"
+
+static int claim(struct mpl_op *op, struct mpl_block *block)
+{
+    struct mpl_zone *zone = mpl_zone_of(op->pool, block);
+
+    mpl_spin_lock(op->pool, &zone->lock);
+    mpl_block_set_state(block, MEMPLUG_BLOCK_GOING_OFFLINE);
+    mpl_spin_unlock(&zone->lock);
+    return 0;
+}
+
+static void claim_undo(struct memplug *pool, struct mpl_block *block)
+{
+    struct mpl_zone *zone = mpl_zone_of(pool, block);
+
+    mpl_spin_lock(pool, &zone->lock);
+    mpl_block_set_state(block, MEMPLUG_BLOCK_ONLINE);
+    mpl_spin_unlock(&zone->lock);
+}
+
+static void cancel_undo(struct memplug *pool, struct mpl_block *block)
+{
+    mpl_notify_end(pool, block, MEMPLUG_CANCEL_OFFLINE);
+}
+
+static int isolate(struct mpl_op *op, struct mpl_block *block)
+{
+    struct mpl_zone *zone = mpl_zone_of(op->pool, block);
+
+    mpl_spin_lock(op->pool, &zone->lock);
+    mpl_isolate_block(op->pool, block);
+    mpl_spin_unlock(&zone->lock);
+    return 0;
+}
+
+static void isolate_undo(struct memplug *pool, struct mpl_block *block)
+{
+    struct mpl_zone *zone = mpl_zone_of(pool, block);
+
+    mpl_spin_lock(pool, &zone->lock);
+    mpl_unisolate_block(pool, block);
+    mpl_spin_unlock(&zone->lock);
+}
+
+/* What slots held of the block is back in its bitmaps after this, and every page that was being
+ * allocated is complete: what is still used and not movable now will not go. */
+static int drain(struct mpl_op *op, struct mpl_block *block)
+{
+    if (mpl_block_id(op->pool, block) == op->first)
+        mpl_percpu_drain(op->pool);
+    return mpl_migrate_check(op, block);
+}
+
+static int ask(struct mpl_op *op, struct mpl_block *block)
+{
+    return mpl_notify_going(op, block, MEMPLUG_GOING_OFFLINE);
+}
+
+/* The frames, all free now, leave the counters. */
+static int withdraw(struct mpl_op *op, struct mpl_block *block)
+{
+    struct memplug *pool = op->pool;
+    struct mpl_zone *zone = mpl_zone_of(pool, block);
+
+    mpl_spin_lock(pool, &zone->lock);
+    mpl_withdraw_frames(pool, block);
+    zone->nr_present -= mpl_block_pages(&pool->geometry);
+    mpl_spin_unlock(&zone->lock);
+    return 0;
+}
+
+static int tell(struct mpl_op *op, struct mpl_block *block)
+{
+    mpl_notify_end(op->pool, block, MEMPLUG_OFFLINE);
+    return 0;
+}
+
+static int leave_zone(struct mpl_op *op, struct mpl_block *block)
+{
+    struct memplug *pool = op->pool;
+    struct mpl_zone *zone = mpl_zone_of(pool, block);
+
+    mpl_spin_lock(pool, &zone->lock);
+    MPL_PUT(block->zone, MEMPLUG_NR_ZONES);
+    mpl_zone_shrink(pool, zone, mpl_block_start(pool, block), mpl_block_pages(&pool->geometry));
+    mpl_block_set_state(block, MEMPLUG_BLOCK_OFFLINE);
+    mpl_spin_unlock(&zone->lock);
+    return 0;
+}
+
+/* Nobody who saw the block online still looks at its bitmaps when this returns. */
+static int forget(struct mpl_op *op, struct mpl_block *block)
+{
+    if (mpl_block_id(op->pool, block) == op->first)
+        mpl_percpu_drain(op->pool);
+    return 0;
+}
+
+static const struct mpl_step offline_table[] = {
+    {"claim", claim, claim_undo, false},
+    {"cancel", NULL, cancel_undo, false},
+    {"isolate", isolate, isolate_undo, false},
+    {"drain", drain, NULL, false},
+    {"ask", ask, NULL, false},
+    {"migrate", mpl_migrate_block, NULL, false},
+    {"withdraw", withdraw, NULL, true},
+    {"tell", tell, NULL, true},
+    {"leave", leave_zone, NULL, true},
+    {"forget", forget, NULL, true},
+};
+
+int mpl_offline(struct mpl_op *op, uint64_t first, uint64_t nr_blocks)
+{
+    struct mpl_objects blocks = {.first = first, .nr_blocks = nr_blocks, .stride = 1};
+
+    return mpl_steps_run(op, offline_table, sizeof(offline_table) / sizeof(offline_table[0]),
+                         &blocks);
+}

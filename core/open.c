@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: MIT */
+/* A pool in the caller's memory: what it is made of, and whether the host can carry one. */
+#include "door.h"
+#include "state/state.h"
+
+static const char *geometry_fault(const struct memplug_host *host)
+{
+    const struct memplug_geometry *geometry = &host->geometry;
+
+    if (geometry->page_shift != 12 && geometry->page_shift != 14 && geometry->page_shift != 16)
+        return "the page is not 4, 16 or 64 KiB";
+    if (geometry->pageblock_order < 6 || geometry->pageblock_order > 13)
+        return "the pageblock's order is not 6 to 13";
+    if (geometry->section_shift < geometry->page_shift + geometry->pageblock_order)
+        return "the section is smaller than a pageblock";
+    if (geometry->block_shift < geometry->section_shift || geometry->block_shift > 46)
+        return "the block is smaller than a section, or too large";
+    if (geometry->large_shift < geometry->page_shift || geometry->large_shift > 46)
+        return "the window's large unit is smaller than a page, or too large";
+    if (geometry->page_struct_bytes < 32 || geometry->page_struct_bytes > 128 ||
+        geometry->page_struct_bytes % 8 != 0)
+        return "the struct page is not 32 to 128 bytes in steps of 8";
+    if (geometry->address_limit < mpl_block_bytes(geometry) ||
+        !mpl_is_multiple(geometry->address_limit, mpl_block_bytes(geometry)))
+        return "the address limit is not whole blocks";
+    if (host->nr_cpus == 0 || host->nr_cpus > 4096)
+        return "the host has no CPU, or more than 4,096";
+    return NULL;
+}
+
+/* Where the parts of the metadata lie. */
+struct plan {
+    unsigned nr_blocks, nr_nodes, nr_slots;
+    uint64_t blocks, nodes, slots, batch, total;
+};
+
+static uint64_t place(uint64_t *total, uint64_t size_bytes)
+{
+    uint64_t at = *total;
+
+    *total = mpl_round_up(at + size_bytes, MPL_CACHE_LINE);
+    return at;
+}
+
+static int make_plan(const struct memplug_config *config, struct plan *plan,
+                     struct memplug_reason *reason)
+{
+    const struct memplug_geometry *geometry = &config->host->geometry;
+    uint64_t nr_blocks;
+
+    mpl_reason_reset(reason);
+    reason->operation = "open";
+    reason->step = "check";
+    reason->why = geometry_fault(config->host);
+    if (reason->why == NULL && config->nr_nodes > MPL_MAX_NODES)
+        reason->why = "there are more than 64 nodes";
+    if (reason->why != NULL)
+        return reason->error = -MPL_EINVAL;
+    nr_blocks = geometry->address_limit >> geometry->block_shift;
+    if (nr_blocks > MPL_MAX_BLOCKS) {
+        reason->why = "the window has more than 4,096 blocks";
+        reason->remedy = "use larger blocks or a smaller window";
+        return reason->error = -MPL_E2BIG;
+    }
+    plan->nr_blocks = (unsigned)nr_blocks;
+    plan->nr_nodes = config->nr_nodes != 0 ? config->nr_nodes : 1;
+    plan->nr_slots = config->host->nr_cpus;
+    plan->total = 0;
+    place(&plan->total, sizeof(struct memplug));
+    plan->nodes = place(&plan->total, plan->nr_nodes * sizeof(struct mpl_node));
+    plan->slots = place(&plan->total, plan->nr_slots * sizeof(struct mpl_slot));
+    plan->batch = place(&plan->total, MPL_MAX_BATCH * sizeof(struct memplug_move));
+    plan->blocks = place(&plan->total, plan->nr_blocks * sizeof(struct mpl_block));
+    return 0;
+}
+
+uint64_t memplug_metadata_bytes(const struct memplug_config *config)
+{
+    struct memplug_reason reason;
+    struct plan plan;
+
+    return make_plan(config, &plan, &reason) == 0 ? plan.total : 0;
+}
+
+static void lay_out(struct memplug *pool, const struct memplug_config *config,
+                    const struct plan *plan)
+{
+    char *base = (char *)pool;
+
+    pool->host = config->host;
+    pool->geometry = config->host->geometry;
+    mpl_layout_set(&pool->layout, &pool->geometry);
+    pool->blocks = (struct mpl_block *)(void *)(base + plan->blocks);
+    pool->nodes = (struct mpl_node *)(void *)(base + plan->nodes);
+    pool->slots = (struct mpl_slot *)(void *)(base + plan->slots);
+    pool->batch = (struct memplug_move *)(void *)(base + plan->batch);
+    pool->nr_blocks_max = plan->nr_blocks;
+    pool->nr_nodes = plan->nr_nodes;
+    pool->nr_slots = plan->nr_slots;
+    atomic_store(&pool->nr_movers, 1);
+    for (unsigned node = 0; node < pool->nr_nodes; node++)
+        for (unsigned kind = 0; kind < MEMPLUG_NR_ZONES; kind++) {
+            struct mpl_zone *zone = mpl_zone_at(pool, (int)node, kind);
+
+            zone->kind = (uint8_t)kind;
+            zone->node = (int16_t)node;
+        }
+}
+
+int memplug_open(const struct memplug_config *config, void *metadata, uint64_t metadata_bytes,
+                 struct memplug **pool, struct memplug_reason *reason)
+{
+    struct memplug_reason own;
+    struct plan plan;
+    int error;
+
+    if (reason == NULL)
+        reason = &own;
+    error = make_plan(config, &plan, reason);
+    if (error != 0)
+        return error;
+    if ((uintptr_t)metadata % MPL_CACHE_LINE != 0) {
+        reason->why = "the metadata is not aligned to 64 bytes";
+        return reason->error = -MPL_EINVAL;
+    }
+    if (metadata_bytes < plan.total) {
+        reason->why = "there is not enough metadata";
+        reason->size_bytes = plan.total;
+        return reason->error = -MPL_ENOMEM;
+    }
+    *pool = metadata;
+    lay_out(*pool, config, &plan);
+    return 0;
+}
+
+int memplug_close(struct memplug *pool, struct memplug_reason *reason)
+{
+    struct mpl_door door;
+    int error;
+
+    mpl_door_open(&door, pool, "close", NULL, reason);
+    error = mpl_door_lock(&door.op);
+    if (error != 0)
+        return error;
+    for (uint64_t id = 0; error == 0 && id < pool->nr_blocks_max; id++)
+        if (mpl_block_state(mpl_block_at(pool, id)) != MEMPLUG_BLOCK_ABSENT) {
+            door.op.reason->block = (int64_t)id;
+            error = mpl_fail(&door.op, -MPL_EBUSY, "the pool has blocks", "remove its ranges");
+        }
+    return mpl_door_unlock(&door.op, error);
+}

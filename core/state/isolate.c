@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: MIT */
+#include "state.h"
+
+static uint64_t *word_at(const struct memplug *pool, const struct mpl_block *block,
+                         uint64_t pageblock)
+{
+    return (uint64_t *)(void *)(block->bitmaps + pool->layout.isolated) + pageblock / 64;
+}
+
+/* Read by slots without the zone's lock, hence atomic: a slot that misses a fresh isolation is
+ * found by the drain that follows it. */
+bool mpl_isolated(const struct memplug *pool, const struct mpl_block *block, uint64_t index)
+{
+    uint64_t pageblock = index >> pool->geometry.pageblock_order;
+
+    return __atomic_load_n(word_at(pool, block, pageblock), __ATOMIC_RELAXED) >>
+               (pageblock % 64) & 1;
+}
+
+/* The pageblock's frames count as free in the block, and its words in the summary, or not. */
+static void set_isolated(struct memplug *pool, struct mpl_block *block, uint64_t pageblock,
+                         bool isolated)
+{
+    uint64_t bit = (uint64_t)1 << (pageblock % 64);
+    uint64_t nr_free = mpl_frames_free_near(pool, block,
+                                            pageblock << pool->geometry.pageblock_order);
+
+    if (isolated) {
+        __atomic_fetch_or(word_at(pool, block, pageblock), bit, __ATOMIC_RELAXED);
+        MPL_ASSERT(block->nr_free >= nr_free);
+        block->nr_free -= nr_free;
+        block->nr_isolated++;
+        mpl_zone_of(pool, block)->nr_isolated++;
+    } else {
+        __atomic_fetch_and(word_at(pool, block, pageblock), ~bit, __ATOMIC_RELAXED);
+        block->nr_free += nr_free;
+        MPL_ASSERT(block->nr_isolated != 0 && mpl_zone_of(pool, block)->nr_isolated != 0);
+        block->nr_isolated--;
+        mpl_zone_of(pool, block)->nr_isolated--;
+    }
+    mpl_frames_note(pool, block, pageblock);
+}
+
+static void set_all(struct memplug *pool, struct mpl_block *block, bool isolated)
+{
+    unsigned order = pool->geometry.pageblock_order;
+
+    for (uint64_t pageblock = block->nr_memmap_pages >> order;
+         pageblock < pool->layout.nr_pageblocks; pageblock++)
+        if (mpl_isolated(pool, block, pageblock << order) != isolated)
+            set_isolated(pool, block, pageblock, isolated);
+    mpl_zone_note_free(pool, block);
+}
+
+void mpl_isolate_block(struct memplug *pool, struct mpl_block *block)
+{
+    set_all(pool, block, true);
+}
+
+void mpl_unisolate_block(struct memplug *pool, struct mpl_block *block)
+{
+    set_all(pool, block, false);
+}

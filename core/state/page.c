@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The life of a struct page. State and pins share one word, so that whoever changes one has seen
+ * the other: a page that is being moved has no pin, and a page that is freed has none either.
+ */
+#include "state.h"
+
+#define STATE_BITS 8u
+#define STATE_MASK ((1u << STATE_BITS) - 1)
+#define PIN (1u << STATE_BITS)
+#define PINS_MAX (UINT32_MAX >> STATE_BITS)
+
+#define TO(state) (1u << (state))
+static const uint8_t legal[] = {
+    [MPL_PAGE_NONE] = TO(MPL_PAGE_USED) | TO(MPL_PAGE_TARGET) | TO(MPL_PAGE_KEPT),
+    [MPL_PAGE_USED] = TO(MPL_PAGE_NONE) | TO(MPL_PAGE_MOVING),
+    [MPL_PAGE_MOVING] = TO(MPL_PAGE_NONE) | TO(MPL_PAGE_USED) | TO(MPL_PAGE_DYING),
+    [MPL_PAGE_TARGET] = TO(MPL_PAGE_NONE) | TO(MPL_PAGE_USED) | TO(MPL_PAGE_DYING),
+    [MPL_PAGE_DYING] = TO(MPL_PAGE_NONE),
+    [MPL_PAGE_KEPT] = TO(MPL_PAGE_NONE),
+};
+#define NR_STATES (sizeof(legal) / sizeof(legal[0]))
+
+static enum mpl_page_state state_of(uint32_t word)
+{
+    return (enum mpl_page_state)(word & STATE_MASK);
+}
+
+static uint32_t load(const struct mpl_page *page)
+{
+    return atomic_load_explicit(&page->state, memory_order_acquire);
+}
+
+/* On failure *word is what the page has instead. */
+static bool replace(struct mpl_page *page, uint32_t *word, uint32_t with)
+{
+    MPL_ASSERT(state_of(*word) == state_of(with) ||
+               mpl_page_may_become(state_of(*word), state_of(with)));
+    return atomic_compare_exchange_weak_explicit(&page->state, word, with, memory_order_acq_rel,
+                                                 memory_order_acquire);
+}
+
+enum mpl_page_state mpl_page_state(const struct mpl_page *page)
+{
+    return state_of(load(page));
+}
+
+uint32_t mpl_page_pins(const struct mpl_page *page)
+{
+    return load(page) >> STATE_BITS;
+}
+
+bool mpl_page_may_become(enum mpl_page_state from, enum mpl_page_state to)
+{
+    return (unsigned)from < NR_STATES && (unsigned)to < NR_STATES &&
+           (legal[from] & TO(to)) != 0;
+}
+
+/* The page may hold anything: nobody believes it until its described bit is set. */
+static void describe(struct mpl_page *page, uint32_t word, uint32_t nr_pages, uint8_t mover,
+                     uint64_t cookie)
+{
+    MPL_ASSERT(nr_pages != 0);
+    MPL_PUT(page->nr_pages, nr_pages);
+    MPL_PUT(page->mover, mover);
+    MPL_PUT(page->align_order, 0);
+    for (unsigned i = 0; i < sizeof(page->reserved); i++)
+        page->reserved[i] = 0;
+    page->reserved_for_lists = 0;
+    atomic_store_explicit(&page->cookie, cookie, memory_order_relaxed);
+    atomic_store_explicit(&page->state, word, memory_order_release);
+}
+
+void mpl_page_describe(struct mpl_page *page, enum mpl_page_state state, uint32_t nr_pages,
+                       uint8_t mover, uint64_t cookie)
+{
+    MPL_ASSERT(mpl_page_may_become(MPL_PAGE_NONE, state));
+    describe(page, (uint32_t)state | (state == MPL_PAGE_KEPT ? PIN : 0), nr_pages, mover, cookie);
+}
+
+void mpl_page_keep(struct mpl_page *page, uint32_t nr_pages, uint32_t nr_pins)
+{
+    MPL_ASSERT(nr_pins <= PINS_MAX);
+    describe(page, MPL_PAGE_KEPT | nr_pins * PIN, nr_pages, 0, 0);
+}
+
+bool mpl_page_unkeep(struct mpl_page *page, uint32_t *nr_pins)
+{
+    uint32_t word = load(page);
+
+    do {
+        if (state_of(word) != MPL_PAGE_KEPT)
+            return false;
+    } while (!replace(page, &word, MPL_PAGE_NONE));
+    *nr_pins = word >> STATE_BITS;
+    return true;
+}
+
+bool mpl_page_change(struct mpl_page *page, enum mpl_page_state from, enum mpl_page_state to)
+{
+    uint32_t word = load(page);
+
+    MPL_ASSERT(mpl_page_may_become(from, to));
+    do {
+        if (word != (uint32_t)from) /* another state, or pins */
+            return false;
+    } while (!replace(page, &word, (uint32_t)to));
+    return true;
+}
+
+bool mpl_page_free(struct mpl_page *page, bool *later)
+{
+    uint32_t word = load(page);
+    enum mpl_page_state to;
+
+    *later = false;
+    do {
+        switch (state_of(word)) {
+        case MPL_PAGE_USED:
+            to = MPL_PAGE_NONE;
+            break;
+        case MPL_PAGE_MOVING:
+        case MPL_PAGE_TARGET:
+            to = MPL_PAGE_DYING;
+            break;
+        default:
+            return false;
+        }
+        if (word >= PIN)
+            return false;
+    } while (!replace(page, &word, (uint32_t)to));
+    *later = to == MPL_PAGE_DYING;
+    return !*later;
+}
+
+int mpl_page_end(struct mpl_page *page, bool *later)
+{
+    if (mpl_page_free(page, later) || *later)
+        return 0;
+    return mpl_page_state(page) == MPL_PAGE_USED ? -MPL_EBUSY : -MPL_EINVAL;
+}
+
+int mpl_page_pin(struct mpl_page *page)
+{
+    uint32_t word = load(page);
+
+    do {
+        if (state_of(word) == MPL_PAGE_MOVING || state_of(word) == MPL_PAGE_TARGET)
+            return -MPL_EAGAIN;
+        if (state_of(word) != MPL_PAGE_USED && state_of(word) != MPL_PAGE_KEPT)
+            return -MPL_EINVAL;
+        if (word >> STATE_BITS == PINS_MAX)
+            return -MPL_EAGAIN;
+    } while (!replace(page, &word, word + PIN));
+    return 0;
+}
+
+int mpl_page_unpin(struct mpl_page *page)
+{
+    uint32_t word = load(page);
+
+    do {
+        if ((state_of(word) != MPL_PAGE_USED && state_of(word) != MPL_PAGE_KEPT) || word < PIN)
+            return -MPL_EINVAL;
+    } while (!replace(page, &word, word - PIN));
+    return 0;
+}

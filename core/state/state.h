@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * state/ is data and its rules: it never calls a step, a mover, a subscriber or the host, but for
+ * relax() in a spin lock and cpu(). One group per file.
+ */
+#ifndef MPL_STATE_H
+#define MPL_STATE_H
+
+#include "../core.h"
+
+/* --- range.c: spans of addresses and of blocks ------------------------------------------------ */
+
+/* Is [address, address + size_bytes) non-empty, whole blocks and below the limit? 0, -EINVAL or
+ * -E2BIG with the reason. Address 0 is refused as Linux's hotplug ranges never start there. */
+int mpl_range_check(struct mpl_op *op, uint64_t address, uint64_t size_bytes);
+
+/* Do [a, a + a_size) and [b, b + b_size) share anything? Empty ones share nothing. */
+bool mpl_range_overlaps(uint64_t a, uint64_t a_size, uint64_t b, uint64_t b_size);
+
+/* The lowest first block, from 1 on, of nr_blocks absent ones whose memmap begins at a multiple of
+ * alignment in the window; 0 if there is none. */
+uint64_t mpl_range_find(const struct memplug *pool, uint64_t nr_blocks, uint64_t alignment);
+
+/* --- section.c: the unit in which memory is described ----------------------------------------- */
+
+uint64_t mpl_sections_per_block(const struct memplug_geometry *geometry);
+uint64_t mpl_section_of(const struct memplug_geometry *geometry, memplug_pfn_t pfn);
+memplug_pfn_t mpl_section_start(const struct memplug_geometry *geometry, uint64_t section);
+
+/* Is the section online, in this zone of this node? */
+bool mpl_section_online_in(const struct memplug *pool, uint64_t section,
+                           const struct mpl_zone *zone);
+
+/* --- altmap.c --------------------------------------------------------------------------------- */
+
+void mpl_altmap_set(struct mpl_altmap *altmap, memplug_pfn_t base, uint64_t nr_pages,
+                    uint64_t nr_free);
+
+/* nr_pages frames, aligned to the lowest set bit of nr_pages; MPL_NO_PFN if they do not fit. */
+memplug_pfn_t mpl_altmap_take(struct mpl_altmap *altmap, uint64_t nr_pages);
+void mpl_altmap_give_back(struct mpl_altmap *altmap, uint64_t nr_pages); /* only counts */
+uint64_t mpl_altmap_available(const struct mpl_altmap *altmap);
+
+/* --- block.c: the only writer of mpl_block.state ---------------------------------------------- */
+
+enum memplug_block_state mpl_block_state(const struct mpl_block *block);
+bool mpl_block_may_become(enum memplug_block_state from, enum memplug_block_state to);
+void mpl_block_set_state(struct mpl_block *block, enum memplug_block_state state);
+
+/* The frames that the allocator may get: behind the memmap. */
+memplug_pfn_t mpl_block_data_start(const struct memplug *pool, const struct mpl_block *block);
+uint64_t mpl_block_data_pages(const struct memplug *pool, const struct mpl_block *block);
+
+/* --- page.c: the only writer of mpl_page.state ------------------------------------------------ */
+
+enum mpl_page_state mpl_page_state(const struct mpl_page *page);
+uint32_t mpl_page_pins(const struct mpl_page *page);
+bool mpl_page_may_become(enum mpl_page_state from, enum mpl_page_state to);
+
+/* Write a whole struct page of an allocation: USED, TARGET or KEPT (which starts with one pin). */
+void mpl_page_describe(struct mpl_page *page, enum mpl_page_state state, uint32_t nr_pages,
+                       uint8_t mover, uint64_t cookie);
+
+/* KEPT with these pins; and the way back, KEPT -> NONE, which hands them out. */
+void mpl_page_keep(struct mpl_page *page, uint32_t nr_pages, uint32_t nr_pins);
+bool mpl_page_unkeep(struct mpl_page *page, uint32_t *nr_pins);
+
+/* If the page is in state from and, unless to is KEPT, has no pins: make it to and return true. */
+bool mpl_page_change(struct mpl_page *page, enum mpl_page_state from, enum mpl_page_state to);
+
+/* The owner frees it. USED -> NONE: returns true, the caller frees the frames. MOVING or TARGET ->
+ * DYING: *later = true. False with neither: pinned. */
+bool mpl_page_free(struct mpl_page *page, bool *later);
+/* The same as an answer for the owner: 0, -EBUSY pinned, -EINVAL not his to free. */
+int mpl_page_end(struct mpl_page *page, bool *later);
+int mpl_page_pin(struct mpl_page *page);   /* -EAGAIN moving, -EINVAL */
+int mpl_page_unpin(struct mpl_page *page); /* -EINVAL not pinned */
+
+/* --- frames.c: bitmaps and counters of one block; the zone's lock is held --------------------- */
+
+void mpl_layout_set(struct mpl_layout *layout, const struct memplug_geometry *geometry);
+
+/* Nothing isolated, no frame free but all data held, the memmap frames headed, nothing described;
+ * the block's counters 0. The bitmaps may hold anything before; no lock is needed. */
+void mpl_frames_reset(struct memplug *pool, struct mpl_block *block);
+
+/* The block of a frame, if its bitmaps may be read: see core.h. Null otherwise. */
+struct mpl_block *mpl_frames_block(const struct memplug *pool, memplug_pfn_t pfn,
+                                   uint64_t *index);
+/* Such a block's zone, locked; null if the block has left it meanwhile. */
+struct mpl_zone *mpl_frames_lock_zone(struct memplug *pool, const struct mpl_block *block);
+bool mpl_frames_in_zone(const struct mpl_block *block, const struct mpl_zone *zone);
+
+enum mpl_frame { MPL_FRAME_TAIL = 0, MPL_FRAME_HEAD = 1, MPL_FRAME_FREE = 2, MPL_FRAME_HELD = 3 };
+enum mpl_frame mpl_frame_get(const struct memplug *pool, const struct mpl_block *block,
+                             uint64_t index);
+bool mpl_frame_described(const struct memplug *pool, const struct mpl_block *block,
+                         uint64_t index);
+void mpl_frame_set_described(struct memplug *pool, struct mpl_block *block, uint64_t index,
+                             bool described);
+/* Nothing without a mover. Before the frame becomes a head, so that no head lacks its page. */
+void mpl_frame_describe(struct memplug *pool, struct mpl_block *block, uint64_t index,
+                        enum mpl_page_state as, const struct memplug_alloc *request);
+
+/* The head of the frame's allocation, if that is used and its head lies in this block. */
+bool mpl_frames_head_of(const struct memplug *pool, const struct mpl_block *block,
+                        uint64_t index, uint64_t *head);
+
+/* Is [index, index + nr_pages) exactly one allocation? One that ends with the block may go on in
+ * the next; one of memmap frames is none. */
+bool mpl_frames_are_allocation(const struct memplug *pool, const struct mpl_block *block,
+                               uint64_t index, uint64_t nr_pages);
+
+/* Is [0, nr_pages) the end of an allocation whose head is in an earlier block? As above. */
+bool mpl_frames_are_tail(const struct memplug *pool, const struct mpl_block *block,
+                         uint64_t nr_pages);
+
+/* Frames that are not free become free; they are not described any more. Managed stays. */
+void mpl_frames_put(struct memplug *pool, struct mpl_block *block, uint64_t index,
+                    uint64_t nr_pages);
+
+/* Frames that are neither free nor used, or the middle of a kept chunk, become one chunk. */
+void mpl_frames_keep(struct memplug *pool, struct mpl_block *block, uint64_t index,
+                     uint64_t nr_pages);
+
+/* Free frames of pageblocks that are not isolated become one allocation. take: the lowest nr_pages
+ * (power of two, <= 512) that are free and aligned to themselves; false if there are none. */
+bool mpl_frames_find(const struct memplug *pool, const struct mpl_block *block,
+                     uint64_t nr_pages, uint64_t *index);
+bool mpl_frames_take(struct memplug *pool, struct mpl_block *block, uint64_t nr_pages,
+                     uint64_t *index);
+bool mpl_frames_take_exact(struct memplug *pool, struct mpl_block *block, uint64_t index,
+                           uint64_t nr_pages);
+/* Following frames of an allocation whose head is in an earlier block: all of this block. */
+bool mpl_frames_take_tail(struct memplug *pool, struct mpl_block *block, uint64_t nr_pages);
+bool mpl_frames_all_free(const struct memplug *pool, const struct mpl_block *block,
+                         uint64_t index, uint64_t nr_pages); /* and none isolated */
+
+/* Whole words for the slots: the lowest word with free frames, all of them become held. */
+bool mpl_frames_hold(struct memplug *pool, struct mpl_block *block, struct mpl_held *held);
+void mpl_frames_unhold(struct memplug *pool, struct mpl_block *block, struct mpl_held *held);
+
+/* Used by the slots without the zone's lock, on held words: atomic on the word. use: held -> head.
+ * give: head -> held, false if it was not a head. */
+void mpl_frame_use_held(struct memplug *pool, struct mpl_block *block, uint64_t index);
+bool mpl_frame_give_held(struct memplug *pool, struct mpl_block *block, uint64_t index);
+
+/* Frames in state free of the index's pageblock, isolated or not. */
+uint64_t mpl_frames_free_near(const struct memplug *pool, const struct mpl_block *block,
+                              uint64_t index);
+/* The zone's first block from this one on that has frames to allocate; null: none. */
+struct mpl_block *mpl_frames_next_block(const struct memplug *pool, const struct mpl_zone *zone,
+                                        uint64_t from);
+
+/* Whether the pageblock is isolated has changed: bring its summary bits up to date. */
+void mpl_frames_note(struct memplug *pool, struct mpl_block *block, uint64_t pageblock);
+
+/* The first used head at or behind index that is not the memmap's; false: none. */
+bool mpl_frames_next_head(const struct memplug *pool, const struct mpl_block *block,
+                          uint64_t *index);
+uint64_t mpl_frames_count(const struct memplug *pool, const struct mpl_block *block,
+                          enum mpl_frame frame);
+
+/* --- isolate.c: pageblocks that the allocator must not touch; the zone's lock is held --------- */
+
+/* The data pageblocks of the whole block; the pageblock that memmap and data share counts. */
+void mpl_isolate_block(struct memplug *pool, struct mpl_block *block);
+void mpl_unisolate_block(struct memplug *pool, struct mpl_block *block);
+bool mpl_isolated(const struct memplug *pool, const struct mpl_block *block, uint64_t index);
+
+/* --- percpu.c: slots -------------------------------------------------------------------------- */
+
+/* This CPU's slot, locked. */
+struct mpl_slot *mpl_percpu_lock(struct memplug *pool);
+void mpl_percpu_unlock(struct mpl_slot *slot);
+
+/* One frame from a slot; refills it. -ENOMEM. With a mover it is described, as USED or TARGET. */
+int mpl_percpu_alloc(struct memplug *pool, const struct memplug_alloc *request,
+                     enum mpl_page_state as, memplug_pfn_t *pfn);
+/* One undescribed or USED frame back; the caller has not looked at anything yet. */
+int mpl_percpu_free(struct memplug *pool, memplug_pfn_t pfn);
+/* One used frame of nobody: undescribed, or its page is NONE. */
+void mpl_percpu_free_frame(struct memplug *pool, memplug_pfn_t pfn);
+
+/* Give back what every slot holds. Afterwards nobody who looked at a block before the call still
+ * does: readers of bitmaps hold a slot's or the zone's lock. */
+void mpl_percpu_drain(struct memplug *pool);
+
+/* --- zone.c, node.c, policy.c ----------------------------------------------------------------- */
+
+void mpl_zone_grow(struct memplug *pool, struct mpl_zone *zone, memplug_pfn_t start,
+                   uint64_t nr_pages);
+/* [start, start + nr_pages) is no longer online in zone: the span shrinks to what is. */
+void mpl_zone_shrink(struct memplug *pool, struct mpl_zone *zone, memplug_pfn_t start,
+                     uint64_t nr_pages);
+/* A block's summary became empty or not: keep has_free. */
+void mpl_zone_note_free(struct memplug *pool, struct mpl_block *block);
+
+bool mpl_node_valid(const struct memplug *pool, int node);
+
+/* Which zone a block goes to. */
+enum memplug_zone mpl_policy_zone(struct memplug *pool, const struct mpl_block *block,
+                                  enum memplug_online_type type);
+
+/* The zones in which to look for frames, best first: fills zones, returns how many. */
+unsigned mpl_policy_zonelist(struct memplug *pool, const struct memplug_alloc *request,
+                             struct mpl_zone *zones[]);
+
+#endif

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The life of a page as tables. A row does one thing and undoes it; undo is the code of the way
+ * back, takes the object only and cannot fail. An operation runs its table over all its objects,
+ * row by row: row 0 on every object, row 1 on every object, ... If row i fails on object j, row i
+ * is undone on the objects before j and the rows before i on all, last first.
+ */
+#ifndef MPL_STEPS_H
+#define MPL_STEPS_H
+
+#include "state/state.h"
+
+struct mpl_step {
+    const char *name;
+    int (*take)(struct mpl_op *op, struct mpl_block *object);  /* null: nothing to do */
+    void (*undo)(struct memplug *pool, struct mpl_block *object); /* null: nothing to undo */
+    bool commits; /* from this row on nothing fails and limits are not looked at */
+};
+
+/* The objects of an operation: every stride-th block from first on. */
+struct mpl_objects {
+    uint64_t first;
+    uint64_t nr_blocks;
+    uint64_t stride; /* 1, or the blocks of a unit */
+};
+
+int mpl_steps_run(struct mpl_op *op, const struct mpl_step *table, unsigned nr_rows,
+                  const struct mpl_objects *objects);
+void mpl_steps_undo(struct memplug *pool, const struct mpl_step *table, unsigned nr_rows,
+                    const struct mpl_objects *objects);
+
+/* --- add.c: the door has checked everything that can be checked ------------------------------- */
+int mpl_add(struct mpl_op *op); /* op->add->address and memmap are resolved */
+void mpl_remove(struct memplug *pool, uint64_t first, uint64_t nr_blocks);
+
+/* --- memmap.c --------------------------------------------------------------------------------- */
+/* May units of nr_blocks have their memmap there? 0, or -EINVAL with the predicate that failed. */
+int mpl_memmap_supported(struct mpl_op *op, uint64_t nr_blocks, enum memplug_memmap memmap,
+                         bool pad, uint64_t alignment);
+/* Frames at the head of a unit of nr_blocks that its own memmap takes, padding included. */
+uint64_t mpl_memmap_pages(const struct memplug *pool, uint64_t nr_blocks, bool pad);
+int mpl_memmap_map(struct mpl_op *op, struct mpl_block *unit);
+void mpl_memmap_unmap(struct memplug *pool, struct mpl_block *unit);
+int mpl_memmap_place_bitmaps(struct mpl_op *op, struct mpl_block *unit);
+void mpl_memmap_drop_bitmaps(struct memplug *pool, struct mpl_block *unit);
+
+/* --- online.c, offline.c ---------------------------------------------------------------------- */
+int mpl_online(struct mpl_op *op, uint64_t first, uint64_t nr_blocks);
+int mpl_offline(struct mpl_op *op, uint64_t first, uint64_t nr_blocks);
+
+/* --- alloc.c ---------------------------------------------------------------------------------- */
+/* A target for a page of that size: never from an isolated pageblock. It is described as TARGET. */
+int mpl_alloc_target(struct memplug *pool, int from_node, const struct mpl_page *source,
+                     memplug_pfn_t *pfn);
+/* A whole allocation of nobody: undescribed, or its page is NONE already. */
+void mpl_free_frames(struct memplug *pool, memplug_pfn_t pfn, uint64_t nr_pages);
+
+/* --- release.c: frames come to the allocator when their block goes online, and leave it ------- */
+/* Never released frames of one block become free, and managed. */
+void mpl_release_frames(struct memplug *pool, memplug_pfn_t start, uint64_t nr_pages);
+/* Never released frames become one logically offline chunk of a driver. */
+void mpl_keep_frames(struct memplug *pool, memplug_pfn_t start, uint64_t nr_pages);
+/* The zone's lock is held: all frames of the block are free or kept without a reference; they are
+ * neither any more. */
+void mpl_withdraw_frames(struct memplug *pool, struct mpl_block *block);
+
+/* --- migrate.c -------------------------------------------------------------------------------- */
+/* -EBUSY, naming the frame, if an isolated and drained block has a used one that nobody can move. */
+int mpl_migrate_check(struct mpl_op *op, struct mpl_block *block);
+/* Move everything that is used out of an isolated block. */
+int mpl_migrate_block(struct mpl_op *op, struct mpl_block *block);
+
+/* --- notify.c --------------------------------------------------------------------------------- */
+/* GOING_*: 0, or what a subscriber refused with and the reason; the pair of events is begun. */
+int mpl_notify_going(struct mpl_op *op, struct mpl_block *block, enum memplug_event event);
+/* The other events end the pair; nothing is sent if none was begun. */
+void mpl_notify_end(struct memplug *pool, struct mpl_block *block, enum memplug_event event);
+
+#endif

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Invariants as tables: a row is broken if its condition is true. Whoever walks gives up at the
+ * first broken row, so later tables may rely on earlier ones. The control lock is held and nobody
+ * allocates or frees.
+ */
+#ifndef MPL_CHECK_H
+#define MPL_CHECK_H
+
+#include "look.h"
+
+struct mpl_rule {
+    bool broken;
+    const char *why;
+};
+
+/* Where the rows are about: -1 and MPL_NO_PFN if it is no block and no frame. */
+struct mpl_where {
+    const char *step; /* "pool", "block", "unit", "frames", "slots", "zone" */
+    int64_t block;
+    int node;
+    uint64_t pfn;
+};
+
+/* 0, or -EUCLEAN and the first broken row in the reason. */
+int mpl_check_rules(struct memplug_reason *reason, const struct mpl_where *where,
+                    const struct mpl_rule *rules, unsigned nr_rules);
+
+/* Bitmaps, counters and struct pages of an online block. */
+int mpl_check_frames(struct memplug *pool, const struct mpl_block *block,
+                     struct memplug_reason *reason);
+
+/* What slots hold is what the bitmaps call held. */
+int mpl_check_slots(struct memplug *pool, struct memplug_reason *reason);
+
+/* The summary of the block has a bit. */
+bool mpl_check_has_free(const struct memplug *pool, const struct mpl_block *block);
+
+#endif

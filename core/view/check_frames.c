@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: MIT */
+#include "check.h"
+
+#define NR_ROWS(rules) (sizeof(rules) / sizeof((rules)[0]))
+
+static struct mpl_where at_frame(const char *step, const struct memplug *pool,
+                                 const struct mpl_block *block, uint64_t index)
+{
+    return (struct mpl_where){step, (int64_t)mpl_block_id(pool, block), -1,
+                              mpl_block_start(pool, block).nr + index};
+}
+
+static bool is(const struct memplug *pool, const struct mpl_block *block, uint64_t index,
+               enum mpl_look what)
+{
+    return (mpl_look_mask(pool, block, index / 64, what) >> (index % 64) & 1) != 0;
+}
+
+/* Does the block before this one end with something used that can go on into this one? */
+static bool goes_on(const struct memplug *pool, const struct mpl_block *block)
+{
+    const struct mpl_block *before = block - 1;
+
+    return mpl_block_id(pool, block) > 0 && mpl_block_state(before) == MEMPLUG_BLOCK_ONLINE &&
+           before->nr_memmap_pages < pool->layout.nr_pages &&
+           is(pool, before, pool->layout.nr_pages - 1, MPL_LOOK_USED);
+}
+
+/* The head of the block: its part of the memmap, and where the data begin. */
+static int check_start(const struct memplug *pool, const struct mpl_block *block,
+                       struct memplug_reason *reason)
+{
+    uint64_t nr_pages = pool->layout.nr_pages;
+    uint64_t nr_memmap = block->nr_memmap_pages;
+    struct mpl_where where = at_frame("frames", pool, block, 0);
+    struct mpl_where data = at_frame("frames", pool, block, nr_memmap);
+    bool tail = nr_memmap < nr_pages && !is(pool, block, nr_memmap, MPL_LOOK_BEGIN);
+    const struct mpl_rule memmap[] = {
+        {nr_memmap > 0 && mpl_look_count(pool, block, 0, nr_memmap, MPL_LOOK_USED) != nr_memmap,
+         "a frame of the memmap is free"},
+        {nr_memmap > 0 && !is(pool, block, 0, MPL_LOOK_HEAD),
+         "the memmap's frames have no head"},
+        {nr_memmap > 0 && mpl_look_count(pool, block, 0, nr_memmap, MPL_LOOK_HEAD) != 1,
+         "there is a head among the memmap's frames"},
+        {nr_memmap > 0 && mpl_look_bit(block, pool->layout.described, 0),
+         "the memmap's frames are described"},
+    };
+    const struct mpl_rule start[] = {
+        {tail && nr_memmap > 0, "the memmap's frames reach into the data"},
+        {tail && nr_memmap == 0 && !goes_on(pool, block),
+         "the first frames of the block belong to nothing"},
+    };
+    int error = mpl_check_rules(reason, &where, memmap, NR_ROWS(memmap));
+
+    return error != 0 ? error : mpl_check_rules(reason, &data, start, NR_ROWS(start));
+}
+
+/* --- struct pages ----------------------------------------------------------------------------- */
+
+/* Pages of the allocation at index, over the blocks it reaches into. */
+static uint64_t whole_run(const struct memplug *pool, const struct mpl_block *block,
+                          uint64_t index)
+{
+    uint64_t nr_pages = mpl_look_run(pool, block, index);
+    uint64_t nr_more = pool->layout.nr_pages;
+    bool to_the_end = index + nr_pages == pool->layout.nr_pages;
+
+    for (uint64_t id = mpl_block_id(pool, block) + 1;
+         to_the_end && nr_more == pool->layout.nr_pages && id < pool->nr_blocks_max; id++) {
+        nr_more = mpl_look_run_on(pool, mpl_block_at(pool, id));
+        nr_pages += nr_more;
+    }
+    return nr_pages;
+}
+
+static int check_described(const struct memplug *pool, const struct mpl_block *block,
+                           uint64_t index, struct memplug_reason *reason)
+{
+    struct mpl_where where = at_frame("frames", pool, block, index);
+    struct mpl_look_page page = mpl_look_page(pool, mpl_pfn(where.pfn));
+    bool used = page.state == MPL_PAGE_USED;
+    bool kept = page.state == MPL_PAGE_KEPT;
+    const struct mpl_rule rules[] = {
+        {page.state == MPL_PAGE_NONE, "a described page is in no state"},
+        {page.state == MPL_PAGE_MOVING || page.state == MPL_PAGE_TARGET,
+         "a page is being moved and nobody moves it"},
+        {page.state == MPL_PAGE_DYING, "a page was freed while it moved and is still there"},
+        {!used && !kept, "the state of a page cannot be"},
+        {page.nr_pages != whole_run(pool, block, index),
+         "a struct page has another size than its allocation"},
+        {used && !mpl_look_mover(pool, page.mover), "a described page has no mover"},
+        {kept && page.mover != 0, "a page kept back by the online hook has a mover"},
+        {kept && index % mpl_pageblock_pages(&pool->geometry) + page.nr_pages >
+                     mpl_pageblock_pages(&pool->geometry),
+         "a page kept back by the online hook is larger than its pageblock"},
+    };
+
+    return mpl_check_rules(reason, &where, rules, NR_ROWS(rules));
+}
+
+/* Every head of the data; *nr_kept: pages that were never released. */
+static int check_heads(const struct memplug *pool, const struct mpl_block *block,
+                       uint64_t *nr_kept, struct memplug_reason *reason)
+{
+    uint64_t nr_pages = pool->layout.nr_pages;
+    uint64_t index = block->nr_memmap_pages;
+    int error = 0;
+
+    *nr_kept = 0;
+    for (; error == 0; index++) {
+        struct mpl_where where;
+        struct mpl_rule raw;
+
+        index = mpl_look_for(pool, block, index, nr_pages, MPL_LOOK_HEAD);
+        if (index == nr_pages)
+            return 0;
+        where = at_frame("frames", pool, block, index);
+        raw = (struct mpl_rule){!mpl_look_bit(block, pool->layout.described, index),
+                                "pages in a Movable zone are not described"};
+        if (!raw.broken) {
+            struct mpl_look_page page = mpl_look_page(pool, mpl_pfn(where.pfn));
+
+            *nr_kept += page.state == MPL_PAGE_KEPT ? page.nr_pages : 0;
+            error = check_described(pool, block, index, reason);
+        } else if (block->zone == MEMPLUG_ZONE_MOVABLE) {
+            error = mpl_check_rules(reason, &where, &raw, 1);
+        }
+    }
+    return error;
+}
+
+/* --- bitmaps against counters ----------------------------------------------------------------- */
+
+static int check_words(const struct memplug *pool, const struct mpl_block *block,
+                       struct memplug_reason *reason)
+{
+    int error = 0;
+
+    for (uint64_t word = 0; word < pool->layout.nr_words && error == 0; word++) {
+        struct mpl_where where = at_frame("frames", pool, block, word * 64);
+        uint64_t described = mpl_look_word(block, pool->layout.described, word);
+        uint64_t heads = mpl_look_mask(pool, block, word, MPL_LOOK_HEAD);
+        uint64_t free = mpl_look_mask(pool, block, word, MPL_LOOK_FREE);
+        bool bit = mpl_look_bit(block, pool->layout.summary, word);
+        bool any = free != 0 && !mpl_isolated(pool, block, word * 64);
+        const struct mpl_rule rules[] = {
+            {(described & ~heads) != 0, "a frame is described that heads nothing"},
+            {bit && !any, "a summary bit is set and its word has nothing to allocate"},
+            {!bit && any, "a summary bit is missing"},
+        };
+
+        error = mpl_check_rules(reason, &where, rules, NR_ROWS(rules));
+    }
+    return error;
+}
+
+static int check_pageblocks(const struct memplug *pool, const struct mpl_block *block,
+                            uint64_t *nr_open_free, uint64_t *nr_isolated,
+                            struct memplug_reason *reason)
+{
+    uint64_t nr_pages = mpl_pageblock_pages(&pool->geometry);
+    int error = 0;
+
+    *nr_open_free = *nr_isolated = 0;
+    for (uint64_t i = 0; i < pool->layout.nr_pageblocks && error == 0; i++) {
+        struct mpl_where where = at_frame("frames", pool, block, i * nr_pages);
+        uint64_t nr_free = mpl_look_count(pool, block, i * nr_pages, (i + 1) * nr_pages,
+                                          MPL_LOOK_FREE);
+        bool isolated = mpl_look_bit(block, pool->layout.isolated, i);
+        const struct mpl_rule rules[] = {
+            {mpl_look_nr_free(pool, block, i) != nr_free,
+             "nr_free of a pageblock is not what its frames say"},
+            {isolated, "a pageblock is isolated and nobody takes its block offline"},
+        };
+
+        *nr_open_free += isolated ? 0 : nr_free;
+        *nr_isolated += isolated;
+        error = mpl_check_rules(reason, &where, rules, NR_ROWS(rules));
+    }
+    return error;
+}
+
+bool mpl_check_has_free(const struct memplug *pool, const struct mpl_block *block)
+{
+    for (uint64_t word = 0; word < (pool->layout.nr_words + 63) / 64; word++)
+        if (mpl_look_word(block, pool->layout.summary, word) != 0)
+            return true;
+    return false;
+}
+
+/* Bits behind the last one that means something. */
+static bool has_stray_bits(const struct mpl_block *block, uint64_t bitmap, uint64_t nr_bits)
+{
+    return nr_bits % 64 != 0 && mpl_look_word(block, bitmap, nr_bits / 64) >> (nr_bits % 64) != 0;
+}
+
+static int check_counters(const struct memplug *pool, const struct mpl_block *block,
+                          uint64_t nr_kept, struct memplug_reason *reason)
+{
+    struct mpl_where where = at_frame("frames", pool, block, 0);
+    const struct mpl_layout *layout = &pool->layout;
+    uint64_t nr_open_free, nr_isolated;
+    int error = check_pageblocks(pool, block, &nr_open_free, &nr_isolated, reason);
+    const struct mpl_rule rules[] = {
+        {has_stray_bits(block, layout->summary, layout->nr_words) ||
+             has_stray_bits(block, layout->isolated, layout->nr_pageblocks),
+         "there are bits behind the end of the summary or of the isolated pageblocks"},
+        {block->nr_isolated != nr_isolated, "nr_isolated of the block is not what the bits say"},
+        {block->nr_free != nr_open_free, "nr_free of the block is not what its pageblocks say"},
+        {block->nr_managed != mpl_block_data_pages(pool, block) - nr_kept,
+         "nr_managed of the block is not its data less what the online hook kept"},
+    };
+
+    if (error != 0)
+        return error;
+    where.pfn = MPL_NO_PFN;
+    return mpl_check_rules(reason, &where, rules, NR_ROWS(rules));
+}
+
+int mpl_check_frames(struct memplug *pool, const struct mpl_block *block,
+                     struct memplug_reason *reason)
+{
+    struct mpl_zone *zone = mpl_zone_of(pool, block);
+    uint64_t nr_kept = 0;
+    int error;
+
+    mpl_spin_lock(pool, &zone->lock);
+    error = check_start(pool, block, reason);
+    if (error == 0)
+        error = check_words(pool, block, reason);
+    if (error == 0)
+        error = check_heads(pool, block, &nr_kept, reason);
+    if (error == 0)
+        error = check_counters(pool, block, nr_kept, reason);
+    mpl_spin_unlock(&zone->lock);
+    return error;
+}
+
+/* --- slots ------------------------------------------------------------------------------------ */
+
+static int check_held(const struct memplug *pool, const struct mpl_held *held,
+                      struct memplug_reason *reason)
+{
+    struct mpl_where where = {"slots", held->block, -1, MPL_NO_PFN};
+    bool online = held->block < pool->nr_blocks_max &&
+                  mpl_block_state(mpl_block_at(pool, held->block)) == MEMPLUG_BLOCK_ONLINE;
+    const struct mpl_rule place[] = {
+        {!online, "a slot holds frames of a block that is not online"},
+        {held->word >= pool->layout.nr_words, "a slot holds frames behind the end of a block"},
+    };
+    struct mpl_rule rule = {false, "a slot holds a frame that is not held"};
+    int error = mpl_check_rules(reason, &where, place, NR_ROWS(place));
+    uint64_t missing;
+
+    if (error != 0)
+        return error;
+    missing = held->mask & ~mpl_look_mask(pool, mpl_block_at(pool, held->block), held->word,
+                                          MPL_LOOK_HELD);
+    if (missing == 0)
+        return 0;
+    where = at_frame("slots", pool, mpl_block_at(pool, held->block),
+                     (uint64_t)held->word * 64 + MPL_CTZ64(missing));
+    rule.broken = true;
+    return mpl_check_rules(reason, &where, &rule, 1);
+}
+
+/* What slots hold of a word: of any slot, and of more than one. */
+static void held_of_word(const struct memplug *pool, uint64_t block, uint64_t word,
+                         uint64_t *once, uint64_t *twice)
+{
+    *once = *twice = 0;
+    for (unsigned i = 0; i < pool->nr_slots; i++) {
+        struct mpl_slot *slot = &pool->slots[i];
+
+        mpl_spin_lock(pool, &slot->lock);
+        for (unsigned kind = 0; kind < MPL_NR_HELD; kind++) {
+            const struct mpl_held *held = &slot->held[kind];
+
+            if (held->mask == 0 || held->block != block || held->word != word)
+                continue;
+            *twice |= *once & held->mask;
+            *once |= held->mask;
+        }
+        mpl_spin_unlock(&slot->lock);
+    }
+}
+
+static int check_held_words(const struct memplug *pool, const struct mpl_block *block,
+                            struct memplug_reason *reason)
+{
+    int error = 0;
+
+    for (uint64_t word = 0; word < pool->layout.nr_words && error == 0; word++) {
+        uint64_t mask = mpl_look_mask(pool, block, word, MPL_LOOK_HELD);
+        uint64_t once, twice, wrong;
+
+        if (mask == 0)
+            continue;
+        held_of_word(pool, mpl_block_id(pool, block), word, &once, &twice);
+        wrong = twice != 0 ? twice : mask & ~once;
+        if (wrong != 0) {
+            struct mpl_where where = at_frame("slots", pool, block, word * 64 + MPL_CTZ64(wrong));
+            const struct mpl_rule rules[] = {
+                {twice != 0, "two slots hold the same frame"},
+                {true, "a frame is held and no slot has it"},
+            };
+
+            error = mpl_check_rules(reason, &where, rules, NR_ROWS(rules));
+        }
+    }
+    return error;
+}
+
+int mpl_check_slots(struct memplug *pool, struct memplug_reason *reason)
+{
+    int error = 0;
+
+    for (unsigned i = 0; i < pool->nr_slots; i++)
+        for (unsigned kind = 0; kind < MPL_NR_HELD && error == 0; kind++) {
+            struct mpl_held held;
+
+            mpl_spin_lock(pool, &pool->slots[i].lock);
+            held = pool->slots[i].held[kind];
+            mpl_spin_unlock(&pool->slots[i].lock);
+            if (held.mask != 0)
+                error = check_held(pool, &held, reason);
+        }
+    for (uint64_t id = 0; id < pool->nr_blocks_max && error == 0; id++)
+        if (mpl_block_state(mpl_block_at(pool, id)) == MEMPLUG_BLOCK_ONLINE)
+            error = check_held_words(pool, mpl_block_at(pool, id), reason);
+    return error;
+}

@@ -1,0 +1,342 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Could this block go offline now? The walk of offline without its hands: it takes the zone's lock
+ * for a few frames at a time, never the control lock, and asks movers without any lock. So the
+ * answer is one of a moment; it can be old when it is read.
+ */
+#include "../door.h"
+#include "look.h"
+
+#define MAX_ENTRIES 32u
+#define MAX_WALK 16384u /* frames looked at under one lock */
+
+/* One allocation. */
+struct entry {
+    memplug_pfn_t pfn;
+    bool described;
+    struct mpl_look_page page; /* if described */
+};
+
+/* Allocations that stay, the first one by name. */
+struct found {
+    uint64_t nr;
+    struct entry first;
+    const char *why, *remedy;
+};
+
+struct survey {
+    struct memplug *pool;
+    const struct mpl_block *block;
+    uint64_t index;    /* where the walk stands */
+    uint64_t nr_pages; /* to be moved */
+    uint64_t largest;  /* allocation among them, in pages */
+    unsigned nr_entries;
+    struct entry entries[MAX_ENTRIES];
+    struct found unmovable, blocking;
+};
+
+/* Lock the zone of a block that is online; null if it is not. */
+static struct mpl_zone *lock_zone(const struct memplug *pool, const struct mpl_block *block)
+{
+    while (mpl_block_state(block) == MEMPLUG_BLOCK_ONLINE) {
+        unsigned kind = __atomic_load_n(&block->zone, __ATOMIC_RELAXED);
+        int node = __atomic_load_n(&block->node, __ATOMIC_RELAXED);
+        struct mpl_zone *zone;
+
+        if (kind >= MEMPLUG_NR_ZONES || !mpl_node_valid(pool, node))
+            return NULL;
+        zone = mpl_zone_at(pool, node, kind);
+        mpl_spin_lock(pool, &zone->lock);
+        if (mpl_block_state(block) == MEMPLUG_BLOCK_ONLINE && mpl_zone_of(pool, block) == zone)
+            return zone;
+        mpl_spin_unlock(&zone->lock);
+    }
+    return NULL;
+}
+
+/* --- what is there ---------------------------------------------------------------------------- */
+
+static void look_at(const struct memplug *pool, const struct mpl_block *block, uint64_t index,
+                    struct entry *entry)
+{
+    entry->pfn = mpl_pfn_add(mpl_block_start(pool, block), index);
+    entry->described = mpl_frame_described(pool, block, index);
+    if (entry->described)
+        entry->page = mpl_look_page(pool, entry->pfn);
+}
+
+/* The allocation that the block's first frame goes on with, if there is one: it has to be moved
+ * as a whole. It is in this zone, as the lock is. */
+static bool look_before(const struct survey *survey, const struct mpl_zone *zone,
+                        struct entry *entry)
+{
+    const struct memplug *pool = survey->pool;
+    const struct mpl_block *block = survey->block;
+    uint64_t head;
+
+    while (block->nr_memmap_pages == 0 && mpl_frame_get(pool, block, 0) == MPL_FRAME_TAIL &&
+           mpl_block_id(pool, block) > 0) {
+        block--;
+        if (mpl_block_state(block) != MEMPLUG_BLOCK_ONLINE || mpl_zone_of(pool, block) != zone)
+            return false;
+        if (mpl_frames_head_of(pool, block, pool->layout.nr_pages - 1, &head)) {
+            look_at(pool, block, head, entry);
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The next allocations. False: the block is not online any more. */
+static bool gather(struct survey *survey)
+{
+    const struct memplug *pool = survey->pool;
+    uint64_t nr_pages = pool->layout.nr_pages;
+    struct mpl_zone *zone = lock_zone(pool, survey->block);
+    uint64_t end;
+
+    if (!zone)
+        return false;
+    survey->nr_entries = 0;
+    if (survey->index == 0 && look_before(survey, zone, &survey->entries[0]))
+        survey->nr_entries++;
+    if (survey->index < survey->block->nr_memmap_pages)
+        survey->index = survey->block->nr_memmap_pages;
+    end = nr_pages - survey->index < MAX_WALK ? nr_pages : survey->index + MAX_WALK;
+    while (survey->nr_entries < MAX_ENTRIES) {
+        survey->index = mpl_look_for(pool, survey->block, survey->index, end, MPL_LOOK_HEAD);
+        if (survey->index == end)
+            break;
+        look_at(pool, survey->block, survey->index++, &survey->entries[survey->nr_entries++]);
+    }
+    mpl_spin_unlock(&zone->lock);
+    return true;
+}
+
+/* A second look: between the looks at its two bits a frame can have been freed and taken anew. */
+static bool is_unmovable(const struct survey *survey, const struct entry *entry)
+{
+    const struct memplug *pool = survey->pool;
+    const struct mpl_block *block =
+        mpl_block_at(pool, mpl_block_of_pfn(&pool->geometry, entry->pfn));
+    uint64_t index = mpl_pfn_distance(mpl_block_start(pool, block), entry->pfn);
+    struct mpl_zone *zone = lock_zone(pool, block);
+    bool raw;
+
+    if (!zone)
+        return false;
+    raw = !mpl_frame_described(pool, block, index) &&
+          mpl_frame_get(pool, block, index) == MPL_FRAME_HEAD;
+    mpl_spin_unlock(&zone->lock);
+    return raw;
+}
+
+/* --- who is in the way ------------------------------------------------------------------------ */
+
+static void note(struct found *found, const struct entry *entry, const char *why,
+                 const char *remedy)
+{
+    if (found->nr++ != 0)
+        return;
+    found->first = *entry;
+    found->why = why;
+    found->remedy = remedy;
+}
+
+static void ask(struct survey *survey, const struct memplug_mover *mover,
+                const struct entry *entry)
+{
+    struct memplug_reason reason;
+    int error = 0;
+
+    mpl_reason_reset(&reason);
+    if (mover->ask)
+        error = mover->ask(mover->context, entry->pfn, entry->page.cookie, &reason);
+    if (error == -MPL_ENOENT)
+        return;
+    survey->nr_pages += entry->page.nr_pages;
+    if (entry->page.nr_pages > survey->largest)
+        survey->largest = entry->page.nr_pages;
+    if (error != 0)
+        note(&survey->blocking, entry, reason.why ? reason.why : "its mover cannot move it now",
+             reason.remedy ? reason.remedy : "end what uses it, or wait");
+}
+
+static void judge(struct survey *survey, const struct entry *entry)
+{
+    const struct memplug_mover *mover =
+        entry->described ? mpl_look_mover(survey->pool, entry->page.mover) : NULL;
+
+    if (!entry->described) {
+        if (is_unmovable(survey, entry))
+            note(&survey->unmovable, entry, "a frame is used and nobody can move it",
+                 "free it, or allocate it as movable");
+        return;
+    }
+    switch (entry->page.state) {
+    case MPL_PAGE_KEPT:
+        if (entry->page.pins != 0)
+            note(&survey->blocking, entry, "a driver keeps logically offline pages",
+                 "let the driver release them or let them go");
+        break;
+    case MPL_PAGE_USED:
+        if (entry->page.pins != 0)
+            note(&survey->blocking, entry, "a page is pinned", "end what pins it, or wait");
+        else if (mover)
+            ask(survey, mover, entry);
+        break;
+    case MPL_PAGE_MOVING:
+    case MPL_PAGE_TARGET:
+        survey->nr_pages += entry->page.nr_pages;
+        break;
+    case MPL_PAGE_NONE:
+    case MPL_PAGE_DYING:
+        break; /* as good as free */
+    }
+}
+
+/* --- room elsewhere --------------------------------------------------------------------------- */
+
+struct room {
+    uint64_t nr_free;
+    uint64_t nr_full;  /* free pageblocks one behind the other, up to where the search is */
+    uint64_t nr_held;
+    bool has_place;    /* for the largest allocation */
+    uint8_t kinds[MPL_MAX_NODES]; /* the zones that count, a bit per kind */
+};
+
+static void choose_zones(struct survey *survey, struct room *room)
+{
+    struct mpl_zone *zones[MPL_MAX_NODES * MEMPLUG_NR_ZONES];
+    const struct memplug_alloc request = {.node = survey->block->node, .mover = 1};
+    unsigned nr_zones = mpl_policy_zonelist(survey->pool, &request, zones);
+
+    for (unsigned i = 0; i < nr_zones; i++)
+        room->kinds[zones[i]->node] |= (uint8_t)(1u << zones[i]->kind);
+}
+
+/* Pageblocks that are free as a whole, also over the ends of blocks. */
+static void look_for_pageblocks(const struct survey *survey, const struct mpl_block *block,
+                                struct room *room)
+{
+    const struct memplug *pool = survey->pool;
+    uint64_t nr_pages = mpl_pageblock_pages(&pool->geometry);
+
+    for (uint64_t i = 0; i < pool->layout.nr_pageblocks && !room->has_place; i++) {
+        bool full = mpl_look_nr_free(pool, block, i) == nr_pages &&
+                    !mpl_isolated(pool, block, i * nr_pages);
+
+        room->nr_full = full ? room->nr_full + 1 : 0;
+        room->has_place = room->nr_full >= survey->largest / nr_pages;
+    }
+}
+
+static void look_for_room(const struct survey *survey, const struct mpl_block *block,
+                          struct room *room)
+{
+    const struct memplug *pool = survey->pool;
+    struct mpl_zone *zone = block != survey->block ? lock_zone(pool, block) : NULL;
+    uint64_t nr_search = 1, index;
+
+    while (nr_search < survey->largest)
+        nr_search *= 2; /* as the search for a target does */
+    if (zone && (room->kinds[zone->node] >> zone->kind & 1) != 0) {
+        room->nr_free += block->nr_free;
+        if (nr_search > mpl_pageblock_pages(&pool->geometry))
+            look_for_pageblocks(survey, block, room);
+        else if (!room->has_place)
+            room->has_place = mpl_frames_find(pool, block, nr_search, &index);
+    } else {
+        room->nr_full = 0;
+    }
+    if (zone)
+        mpl_spin_unlock(&zone->lock);
+}
+
+/* What CPUs keep at hand comes back when offline drains the slots. */
+static void count_held(const struct survey *survey, struct room *room)
+{
+    const struct memplug *pool = survey->pool;
+    uint64_t id = mpl_block_id(pool, survey->block);
+
+    for (unsigned i = 0; i < pool->nr_slots; i++) {
+        struct mpl_slot *slot = &pool->slots[i];
+
+        mpl_spin_lock(pool, &slot->lock);
+        for (unsigned kind = 0; kind < MPL_NR_HELD; kind++)
+            if (slot->held[kind].block != id)
+                room->nr_held += MPL_POPCOUNT64(slot->held[kind].mask);
+        mpl_spin_unlock(&slot->lock);
+    }
+}
+
+/* False only if it is certain: a place that held frames might make up is not looked for. */
+static bool has_room(struct survey *survey)
+{
+    struct memplug *pool = survey->pool;
+    struct room room = {.has_place = survey->largest <= 1};
+
+    if (survey->nr_pages == 0)
+        return true;
+    choose_zones(survey, &room);
+    for (uint64_t id = 0; id < pool->nr_blocks_max; id++)
+        look_for_room(survey, mpl_block_at(pool, id), &room);
+    count_held(survey, &room);
+    return room.nr_free + room.nr_held >= survey->nr_pages && (room.has_place || room.nr_held > 0);
+}
+
+/* --- the answer ------------------------------------------------------------------------------- */
+
+static int fail_found(struct mpl_op *op, const struct found *found)
+{
+    const struct memplug_mover *mover =
+        found->first.described ? mpl_look_mover(op->pool, found->first.page.mover) : NULL;
+
+    op->reason->pfn = found->first.pfn;
+    op->reason->nr_pages = found->nr;
+    op->reason->owner = mover ? mover->name : NULL;
+    op->reason->owner_cookie = mover ? found->first.page.cookie : 0;
+    return mpl_fail(op, -MPL_EBUSY, found->why, found->remedy);
+}
+
+static int fail_state(struct mpl_op *op, const struct mpl_block *block)
+{
+    if (mpl_block_state(block) == MEMPLUG_BLOCK_ABSENT)
+        return mpl_fail(op, -MPL_ENODEV, "there is no such block", NULL);
+    return mpl_fail(op, -MPL_EINVAL, "the block is not online", NULL);
+}
+
+static int answer(struct mpl_op *op, struct survey *survey)
+{
+    op->progress.step = "drain";
+    if (survey->unmovable.nr != 0)
+        return fail_found(op, &survey->unmovable);
+    op->progress.step = "migrate";
+    if (survey->blocking.nr != 0)
+        return fail_found(op, &survey->blocking);
+    op->reason->nr_pages = survey->nr_pages;
+    if (!has_room(survey))
+        return mpl_fail(op, -MPL_ENOMEM, "there is no room to move its used frames to",
+                        "plug memory in, or free some");
+    return 0;
+}
+
+int memplug_why(struct memplug *pool, uint64_t id, struct memplug_reason *reason)
+{
+    struct mpl_door door;
+    struct survey survey = {.pool = pool, .largest = 1};
+
+    mpl_door_open(&door, pool, "offline", NULL, reason);
+    door.op.reason->operation = "offline";
+    door.op.reason->block = id <= INT64_MAX ? (int64_t)id : -1;
+    if (id >= pool->nr_blocks_max)
+        return mpl_fail(&door.op, -MPL_ENODEV, "there is no such block", NULL);
+    survey.block = mpl_block_at(pool, id);
+    while (survey.index < pool->layout.nr_pages) {
+        if (!gather(&survey))
+            return fail_state(&door.op, survey.block);
+        for (unsigned i = 0; i < survey.nr_entries; i++)
+            judge(&survey, &survey.entries[i]);
+    }
+    return answer(&door.op, &survey);
+}

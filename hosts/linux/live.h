@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The live mover: replaces the frames of units while the program runs on them.
+ *
+ * Units are moved in groups, those of one 2 MiB extent of the source at a time, since that is what
+ * the pin proof decides on: a group of 2 MiB units is one unit. A group runs down a table of rows,
+ * and up again where it fails (live.c). Between the fence and the wake nothing is done but copying
+ * and system calls on mappings: no lock, no allocation. Huge pages have a way of their own, a
+ * whole block at a time (live_huge.c).
+ */
+#ifndef MPL_LINUX_LIVE_H
+#define MPL_LINUX_LIVE_H
+
+#include "attrs.h"
+#include "seal.h"
+#include "space.h"
+
+#define MPL_LIVE_UNITS MPL_PINS_PAGES
+
+/* One unit under way, its record locked. */
+struct mpl_live_unit {
+    struct memplug_move *move;
+    struct mpl_unit *record;
+    uint64_t unit;
+    struct mpl_location from, to;
+    char *va, *src, *dst; /* the program's mapping, and both frames in the direct map */
+    unsigned first;       /* page of the extent at which its frame begins */
+    bool switched;        /* it has the new frame */
+};
+
+struct mpl_live {
+    struct mpl_live_unit units[MPL_LIVE_UNITS];
+    unsigned nr;          /* by address in the program, once they are all there */
+    const char *why;      /* of the row that failed */
+
+    struct mpl_pins_map fences[MPL_LIVE_UNITS]; /* fenced ranges; neighbours are one */
+    unsigned nr_fences;
+    uint64_t raised_ns;
+    bool hurried;         /* the thread's nice value was changed */
+    long nice;
+
+    struct mpl_pins_map maps[MPL_LIVE_UNITS + 1]; /* all mappings of the extent, for the proof */
+    struct mpl_pins_unit extent; /* nr 0: no proof is wanted */
+    struct mpl_pins_proof proof;
+
+    struct mpl_seal_unit seals[MPL_LIVE_UNITS]; /* live_huge.c */
+
+    /* Bits by page of the extent. */
+    uint64_t data[MPL_PINS_PAGES / 64];   /* it has content */
+    uint64_t copied[MPL_PINS_PAGES / 64]; /* the target has memory for it, and an older content */
+};
+
+/* For memplug_register_mover(); context is the space. */
+void mpl_live_move(void *context, struct memplug_move *moves, unsigned nr_moves);
+int mpl_live_ask(void *context, memplug_pfn_t pfn, uint64_t cookie,
+                 struct memplug_reason *reason);
+
+/* May memory that lies there be moved, as far as can be said beforehand? 0, or -EBUSY and why. */
+int mpl_live_check(const struct memplug_space *space, const struct mpl_location *from,
+                   const char **why, const char **remedy);
+
+/* Lock a move's unit and fill in what is known of it. Not 0: it stays, the move says why, and it
+ * is not locked. */
+int mpl_live_claim(struct memplug_space *space, struct memplug_move *move,
+                   struct mpl_live_unit *unit);
+void mpl_live_release(struct mpl_live_unit *unit);
+
+/* The unit has its new frame: write it down. Under no fence. */
+void mpl_live_settle(struct memplug_space *space, struct mpl_live_unit *unit);
+
+/* live_copy.c: rows of the table. */
+int mpl_live_prepare(struct memplug_space *space);
+void mpl_live_unprepare(struct memplug_space *space);
+int mpl_live_copy(struct memplug_space *space);
+
+/* live_switch.c: rows of the table. */
+int mpl_live_extent(struct memplug_space *space);
+int mpl_live_raise(struct memplug_space *space);
+void mpl_live_lower(struct memplug_space *space);
+int mpl_live_prove(struct memplug_space *space);
+void mpl_live_unprove(struct memplug_space *space);
+int mpl_live_switch(struct memplug_space *space);
+void mpl_live_wake(struct memplug_space *space);
+
+/* live_huge.c: moves of frames that all lie in one hugetlb block. */
+void mpl_live_huge(struct memplug_space *space, struct memplug_move *moves, unsigned nr_moves);
+
+/* Does the unit have the whole mapping replaced at once? */
+static inline uint32_t mpl_live_flags(const struct memplug_space *space,
+                                      const struct mpl_live_unit *unit)
+{
+    return unit->record->flags |
+           (unit->to.align_bytes > space->page_bytes ? MPL_UNIT_HUGE : 0);
+}
+
+static inline bool mpl_live_bit(const uint64_t *bits, unsigned page)
+{
+    return bits[page / 64] >> (page % 64) & 1;
+}
+
+/* All pages of this unit have content. */
+static inline bool mpl_live_full(const struct memplug_space *space,
+                                 const struct mpl_live_unit *unit)
+{
+    for (unsigned page = unit->first; page < unit->first + space->unit_pages; page++)
+        if (!mpl_live_bit(space->live->data, page))
+            return false;
+    return true;
+}
+
+#endif

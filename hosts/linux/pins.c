@@ -1,0 +1,482 @@
+/* SPDX-License-Identifier: MIT */
+#define _GNU_SOURCE
+#include "pins.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/io_uring.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef MADV_COLD
+#define MADV_COLD 20
+#endif
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+
+/* linux/fs.h has these since 6.7; names of our own, so that either header will do. */
+struct scan_region {
+    uint64_t start, end, categories;
+};
+
+struct scan_arg {
+    uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+    uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+};
+
+#define SCAN_IOCTL _IOWR('f', 16, struct scan_arg)
+#define SCAN_PRESENT ((uint64_t)1 << 3)
+#define SCAN_HUGE ((uint64_t)1 << 6)
+
+#define LOOK_PAUSE_NS 50000
+
+enum look { SMALL = 0, HUGE_PAGE = 1 }; /* else -errno */
+
+/* A proof under way. */
+struct ask {
+    struct mpl_pins *p;
+    const struct mpl_pins_unit *u;
+    size_t touch; /* offset of a page with data: touching a hole would fill it */
+};
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* 1: the page at va is mapped huge, 0: it is mapped small, -EAGAIN: it is not mapped. */
+static int scan_huge(int pagemap, const char *va)
+{
+    struct scan_region region = { 0 };
+    struct scan_arg arg = {
+        .size = sizeof(arg),
+        .start = (uintptr_t)va,
+        .end = (uintptr_t)va + MPL_PINS_PAGE,
+        .vec = (uintptr_t)&region,
+        .vec_len = 1,
+        .category_mask = SCAN_PRESENT,
+        .return_mask = SCAN_PRESENT | SCAN_HUGE,
+    };
+    int n = ioctl(pagemap, SCAN_IOCTL, &arg);
+
+    if (n < 0)
+        return -errno;
+    if (n == 0)
+        return -EAGAIN;
+    return region.categories & SCAN_HUGE ? HUGE_PAGE : SMALL;
+}
+
+/* Give the reservation its place back. Where that fails (at the limit of mappings) the alias
+ * stays; nobody uses it, and the next look replaces it. */
+static void drop_alias(struct mpl_pins *p)
+{
+    mmap(p->scratch, MPL_PINS_EXTENT, PROT_NONE,
+         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+}
+
+/*
+ * Map the extent afresh. It must be fresh: where a page table already stands below the alias,
+ * a huge page would be mapped small, and look split. It begins as PROT_NONE since a process
+ * with mlockall(MCL_FUTURE) would populate it at once, holes included, and locked.
+ */
+static int fresh_alias(struct mpl_pins *p, int fd, uint64_t extent)
+{
+    void *va = mmap(p->scratch, MPL_PINS_EXTENT, PROT_NONE, MAP_SHARED | MAP_FIXED, fd,
+                    (off_t)extent);
+
+    if (va == MAP_FAILED)
+        return -errno;
+    munlock(va, MPL_PINS_EXTENT);
+    return mprotect(va, MPL_PINS_EXTENT, PROT_READ) < 0 ? -errno : 0;
+}
+
+/* How is the extent backed? Leaves the alias in place. */
+static int look(const struct ask *a)
+{
+    int err = fresh_alias(a->p, a->u->fd, a->u->extent);
+
+    if (err)
+        return err;
+    char *va = a->p->scratch + a->touch;
+
+    if (madvise(va, MPL_PINS_PAGE, MADV_POPULATE_READ) < 0)
+        return -errno;
+    return scan_huge(a->p->pagemap, va);
+}
+
+static void drop_entries(const struct mpl_pins_unit *u)
+{
+    /* EINVAL where it is locked: then the transition finds its way through the entries. */
+    for (unsigned i = 0; i < u->nr_maps; i++)
+        madvise(u->maps[i].va, u->maps[i].len, MADV_DONTNEED);
+}
+
+/* madvise returning 0 is not enough: for a page that is huge already it says so at once. */
+static int collapse(const struct ask *a)
+{
+    madvise(a->p->scratch, MPL_PINS_EXTENT, MADV_DONTNEED);
+    if (madvise(a->p->scratch, MPL_PINS_EXTENT, MADV_COLLAPSE) < 0)
+        return errno == EBUSY ? -ENOMEM : -errno; /* EBUSY: no room in the memory cgroup */
+    int now = look(a);
+
+    return now == SMALL ? -EAGAIN : now == HUGE_PAGE ? 0 : now;
+}
+
+static int split(const struct ask *a)
+{
+    if (madvise(a->p->scratch + a->touch, MPL_PINS_PAGE, MADV_COLD) < 0)
+        return errno == EINVAL ? -EOPNOTSUPP : -errno; /* EINVAL: hugetlb */
+    int now = look(a);
+
+    return now == HUGE_PAGE ? -EAGAIN : now;
+}
+
+static int ask_once(const struct ask *a, struct mpl_pins_proof *out)
+{
+    drop_entries(a->u);
+    int state = look(a);
+
+    if (state < 0)
+        return state;
+    out->kind = state == HUGE_PAGE ? MPL_PINS_SPLIT : MPL_PINS_COLLAPSE;
+    if (state == HUGE_PAGE)
+        return a->p->split ? -EOPNOTSUPP : split(a);
+    return a->p->collapse ? -EOPNOTSUPP : collapse(a);
+}
+
+/* EINVAL is what a collapse says when it comes upon something in passing (a page table that is
+ * being changed), but also when huge pages are forbidden: it counts as the latter if it stays. */
+static bool worth_another_look(int err)
+{
+    return err == -EAGAIN || err == -EINVAL;
+}
+
+static int ask_until(const struct ask *a, struct mpl_pins_proof *out)
+{
+    const struct timespec pause = { .tv_nsec = LOOK_PAUSE_NS };
+    uint64_t start = now_ns();
+
+    for (;;) {
+        out->last = ask_once(a, out);
+        out->looks++;
+        if (!worth_another_look(out->last))
+            return out->last;
+        if (now_ns() - start >= a->u->limit_ns)
+            return out->last == -EAGAIN ? -EBUSY : -EOPNOTSUPP;
+        nanosleep(&pause, NULL);
+    }
+}
+
+/* Write down which pages hold data; *first gets the first of them, in bytes. */
+static int read_data_map(const struct mpl_pins_unit *u, uint64_t *map, size_t *first)
+{
+    off_t base = (off_t)u->extent, end = base + (off_t)MPL_PINS_EXTENT, pos = base;
+
+    *first = MPL_PINS_EXTENT;
+    while (pos < end) {
+        off_t data = lseek(u->fd, pos, SEEK_DATA);
+
+        if (data < 0 && errno == ENXIO)
+            break;
+        if (data < 0)
+            return -errno;
+        off_t hole = lseek(u->fd, data, SEEK_HOLE);
+
+        if (hole < 0)
+            return -errno;
+        if (data >= end)
+            break;
+        pos = hole < end ? hole : end;
+        if (*first == MPL_PINS_EXTENT)
+            *first = ((size_t)(data - base) / MPL_PINS_PAGE) * MPL_PINS_PAGE;
+        size_t stop = ((size_t)(pos - base) + MPL_PINS_PAGE - 1) / MPL_PINS_PAGE;
+
+        for (size_t nr = (size_t)(data - base) / MPL_PINS_PAGE; nr < stop; nr++)
+            map[nr / 64] |= (uint64_t)1 << (nr % 64);
+    }
+    return 0;
+}
+
+static bool any_data(const struct mpl_pins_unit *u, const struct mpl_pins_proof *proof)
+{
+    for (unsigned nr = u->first; nr < u->first + u->nr; nr++) {
+        if (mpl_pins_had_data(proof, nr))
+            return true;
+    }
+    return false;
+}
+
+int mpl_pins_prove(struct mpl_pins *p, const struct mpl_pins_unit *u, struct mpl_pins_proof *out)
+{
+    struct ask a = { .p = p, .u = u };
+
+    memset(out, 0, sizeof(*out));
+    if (u->extent % MPL_PINS_EXTENT || !u->nr || u->first >= MPL_PINS_PAGES ||
+        u->nr > MPL_PINS_PAGES - u->first)
+        return -EINVAL;
+    int err = read_data_map(u, out->data, &a.touch);
+
+    if (err)
+        return err;
+    if (!any_data(u, out)) {
+        out->kind = MPL_PINS_EMPTY; /* no page, and none can be made for writing: fenced */
+        return 0;
+    }
+    err = ask_until(&a, out);
+    drop_alias(p);
+    return err;
+}
+
+static bool is_dense(const uint64_t *map)
+{
+    uint64_t all = ~(uint64_t)0;
+
+    for (unsigned i = 0; i < MPL_PINS_PAGES / 64; i++)
+        all &= map[i];
+    return !~all;
+}
+
+int mpl_pins_prepare(struct mpl_pins *p, const struct mpl_pins_unit *u)
+{
+    struct ask a = { .p = p, .u = u };
+    uint64_t data[MPL_PINS_PAGES / 64] = { 0 };
+
+    if (p->split)
+        return 0;
+    int err = read_data_map(u, data, &a.touch);
+
+    if (err || !is_dense(data))
+        return err;
+    int state = look(&a);
+
+    err = state == SMALL ? collapse(&a) : state == HUGE_PAGE ? 0 : state;
+    drop_alias(p);
+    return err == -EAGAIN ? -EBUSY : err;
+}
+
+void mpl_pins_unfill(const struct mpl_pins_unit *u, const struct mpl_pins_proof *proof)
+{
+    unsigned end = u->first + u->nr;
+
+    for (unsigned nr = u->first, stop; nr < end; nr = stop + 1) {
+        for (stop = nr; stop < end && !mpl_pins_had_data(proof, stop); stop++)
+            ;
+        if (stop > nr)
+            fallocate(u->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                      (off_t)(u->extent + nr * MPL_PINS_PAGE),
+                      (off_t)((stop - nr) * MPL_PINS_PAGE));
+    }
+}
+
+int mpl_pins_open(struct mpl_pins *p, void *scratch)
+{
+    *p = (struct mpl_pins){
+        .pagemap = -1, .scratch = scratch, .collapse = -EOPNOTSUPP, .split = -EOPNOTSUPP,
+    };
+    if ((uintptr_t)scratch % MPL_PINS_EXTENT)
+        return -EINVAL;
+    if (sysconf(_SC_PAGESIZE) != (long)MPL_PINS_PAGE)
+        return -EOPNOTSUPP;
+    p->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    if (p->pagemap < 0)
+        return -errno;
+    int err = scan_huge(p->pagemap, scratch);
+
+    if (err < 0 && err != -EAGAIN) {
+        mpl_pins_close(p);
+        return err == -ENOTTY || err == -EINVAL ? -EOPNOTSUPP : err;
+    }
+    return 0;
+}
+
+void mpl_pins_close(struct mpl_pins *p)
+{
+    if (p->pagemap >= 0)
+        close(p->pagemap);
+    p->pagemap = -1;
+    p->collapse = p->split = -EOPNOTSUPP;
+}
+
+/* ---- the self-test ---- */
+
+#define TEST_PAGE 257u /* the one that is pinned: neither the first nor one that is touched */
+#define TEST_PINNED_NS 2000000u
+#define TEST_CLEAN_NS 300000000u /* io_uring lets go of a buffer some time after it says so */
+
+struct pin {
+    enum mpl_pins_by by;
+    int fd[2];
+};
+
+static int pin_by_io_uring(struct pin *pin, void *page)
+{
+    struct io_uring_params params = { 0 };
+    struct iovec iov = { .iov_base = page, .iov_len = MPL_PINS_PAGE };
+    int fd = (int)syscall(SYS_io_uring_setup, 1, &params);
+
+    if (fd < 0)
+        return -errno;
+    if (syscall(SYS_io_uring_register, fd, IORING_REGISTER_BUFFERS, &iov, 1) < 0) {
+        int err = -errno;
+
+        close(fd);
+        return err;
+    }
+    *pin = (struct pin){ .by = MPL_PINS_BY_IO_URING, .fd = { fd, -1 } };
+    return 0;
+}
+
+static int pin_by_pipe(struct pin *pin, void *page)
+{
+    struct iovec iov = { .iov_base = page, .iov_len = MPL_PINS_PAGE };
+
+    if (pipe2(pin->fd, O_CLOEXEC | O_NONBLOCK) < 0)
+        return -errno;
+    if (vmsplice(pin->fd[1], &iov, 1, SPLICE_F_NONBLOCK) != (ssize_t)MPL_PINS_PAGE) {
+        close(pin->fd[0]);
+        close(pin->fd[1]);
+        return -EPERM;
+    }
+    pin->by = MPL_PINS_BY_VMSPLICE;
+    return 0;
+}
+
+static int pin_take(struct pin *pin, void *page)
+{
+    if (pin_by_io_uring(pin, page) == 0 || pin_by_pipe(pin, page) == 0)
+        return 0;
+    return -EPERM;
+}
+
+static void pin_drop(struct pin *pin)
+{
+    if (pin->by == MPL_PINS_BY_IO_URING)
+        syscall(SYS_io_uring_register, pin->fd[0], IORING_UNREGISTER_BUFFERS, NULL, 0);
+    else
+        close(pin->fd[1]);
+    close(pin->fd[0]);
+}
+
+static void fill(char *va)
+{
+    for (size_t i = 0; i < MPL_PINS_EXTENT; i += sizeof(uint64_t)) {
+        uint64_t word = i * 0x9e3779b97f4a7c15u + 1;
+
+        memcpy(va + i, &word, sizeof(word));
+    }
+}
+
+static bool is_whole(const char *va)
+{
+    for (size_t i = 0; i < MPL_PINS_EXTENT; i += sizeof(uint64_t)) {
+        uint64_t word = i * 0x9e3779b97f4a7c15u + 1;
+
+        if (memcmp(va + i, &word, sizeof(word)) != 0)
+            return false;
+    }
+    return true;
+}
+
+/* The scratch unit is written and small; make it huge if that is what is to be tested. */
+static int make_huge(struct mpl_pins *p, int fd)
+{
+    struct mpl_pins_unit u = { .fd = fd };
+    struct ask a = { .p = p, .u = &u };
+    int err = fresh_alias(p, fd, 0);
+
+    if (!err && madvise(p->scratch, MPL_PINS_EXTENT, MADV_COLLAPSE) < 0)
+        err = errno == EBUSY ? -ENOMEM : -errno;
+    if (!err) {
+        int state = look(&a);
+
+        err = state == HUGE_PAGE ? 0 : state < 0 ? state : -EOPNOTSUPP;
+    }
+    drop_alias(p);
+    return err;
+}
+
+/* One verdict: refused while pinned, proved when not, whole afterwards. *pinned says whether a
+ * pin was to be had. */
+static int verdict(struct mpl_pins *p, struct mpl_fence *fence, int fd, char *va,
+                   enum mpl_pins_kind kind)
+{
+    struct mpl_pins_map map = { .va = va, .len = MPL_PINS_EXTENT };
+    struct mpl_pins_unit u = {
+        .fd = fd, .nr = MPL_PINS_PAGES, .maps = &map, .nr_maps = 1, .limit_ns = TEST_PINNED_NS,
+    };
+    struct mpl_pins_proof proof;
+    struct pin pin;
+    int err = pin_take(&pin, va + TEST_PAGE * MPL_PINS_PAGE);
+
+    if (err)
+        return err;
+    p->by = pin.by;
+    if (fence)
+        err = mpl_fence_raise(fence, va, MPL_PINS_EXTENT);
+    int pinned = err ? err : mpl_pins_prove(p, &u, &proof);
+
+    pin_drop(&pin);
+    if (err)
+        return err;
+    u.limit_ns = TEST_CLEAN_NS;
+    err = pinned == -EBUSY ? mpl_pins_prove(p, &u, &proof) : pinned ? pinned : -EKEYREJECTED;
+    if (!err && (proof.kind != kind || !is_whole(va)))
+        err = -EKEYREJECTED;
+    if (fence)
+        mpl_fence_lower(fence, va, MPL_PINS_EXTENT);
+    return err;
+}
+
+static int test_kind(struct mpl_pins *p, struct mpl_fence *fence, char *va,
+                     enum mpl_pins_kind kind)
+{
+    int fd = memfd_create("memplug-selftest", MFD_CLOEXEC), err = 0;
+
+    if (fd < 0)
+        return -errno;
+    if (ftruncate(fd, (off_t)MPL_PINS_EXTENT) < 0 ||
+        mmap(va, MPL_PINS_EXTENT, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) ==
+            MAP_FAILED)
+        err = -errno;
+    if (!err) {
+        fill(va);
+        if (kind == MPL_PINS_SPLIT)
+            err = make_huge(p, fd);
+        if (!err)
+            err = verdict(p, fence, fd, va, kind);
+    }
+    close(fd);
+    return err;
+}
+
+int mpl_pins_selftest(struct mpl_pins *p, struct mpl_fence *fence)
+{
+    const size_t room = 2 * MPL_PINS_EXTENT;
+    char *base = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (base == MAP_FAILED)
+        return -errno;
+    char *va = base + (-(uintptr_t)base & (MPL_PINS_EXTENT - 1));
+
+    p->by = MPL_PINS_BY_NONE;
+    p->collapse = p->split = 0; /* trusted for the moment, so that it can be asked */
+    int first = test_kind(p, fence, va, MPL_PINS_COLLAPSE);
+    int second = test_kind(p, fence, va, MPL_PINS_SPLIT);
+
+    p->collapse = first;
+    p->split = second;
+    munmap(base, room);
+    return p->by == MPL_PINS_BY_NONE ? -EPERM : 0;
+}

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * System calls without the C library in between. A program on pluggable memory interposes mmap
+ * and its kind, and must not see the host's own; open, close, read and their kind are points
+ * where pthread_cancel would end a thread that holds our lock.
+ */
+#ifndef MPL_LINUX_SYS_H
+#define MPL_LINUX_SYS_H
+
+#include <fcntl.h>
+#include <stdint.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static inline void *mpl_sys_mmap(void *start, uint64_t size_bytes, int protection, int flags,
+                                 int fd, uint64_t offset)
+{
+    return (void *)syscall(SYS_mmap, start, size_bytes, protection, flags, fd, offset);
+}
+
+static inline int mpl_sys_munmap(void *start, uint64_t size_bytes)
+{
+    return (int)syscall(SYS_munmap, start, size_bytes);
+}
+
+static inline int mpl_sys_madvise(void *start, uint64_t size_bytes, int advice)
+{
+    return (int)syscall(SYS_madvise, start, size_bytes, advice);
+}
+
+static inline int mpl_sys_mprotect(void *start, uint64_t size_bytes, int protection)
+{
+    return (int)syscall(SYS_mprotect, start, size_bytes, protection);
+}
+
+static inline int mpl_sys_open(const char *path, int flags)
+{
+    return (int)syscall(SYS_openat, AT_FDCWD, path, flags | O_CLOEXEC, 0);
+}
+
+static inline void mpl_sys_close(int fd)
+{
+    syscall(SYS_close, fd);
+}
+
+static inline long mpl_sys_read(int fd, void *bytes, uint64_t size_bytes)
+{
+    return syscall(SYS_read, fd, bytes, size_bytes);
+}
+
+static inline int mpl_sys_fallocate(int fd, int mode, uint64_t offset, uint64_t size_bytes)
+{
+    return (int)syscall(SYS_fallocate, fd, mode, offset, size_bytes);
+}
+
+#endif

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Movable mappings: ordinary pointers whose memory comes from a pool and can be replaced under
+ * the running program, so that the blocks it lies in can go offline.
+ *
+ * A space is a window of addresses, cut into units (2 MiB). Each unit that has a mapped page holds
+ * one allocation of the pool, moved as one. Small mappings share a unit. What a program may not do
+ * with such memory: shared futexes (a process-shared mutex) lose their waiters by a move; and the
+ * mappings do not exist in a forked child, which gets SIGSEGV when it touches them.
+ *
+ * The thread that calls memplug_offline() must have its stack and thread-local storage elsewhere;
+ * a move answers -EBUSY otherwise. All calls are safe from any thread, none from a signal handler.
+ * They allocate nothing from the C library. A call on a unit that is being moved waits for the end
+ * of that move, for no more. reason may be null.
+ */
+#ifndef MEMPLUG_SPACE_H
+#define MEMPLUG_SPACE_H
+
+#include <memplug/linux.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct memplug_space;
+
+/* What is demanded before a unit moves: that no I/O in flight holds one of its pages. */
+enum memplug_pins {
+    MEMPLUG_PINS_PROVED,  /* the kernel proves it for each unit, else the unit stays: -EBUSY */
+    MEMPLUG_PINS_TRUSTED, /* the caller knows: no O_DIRECT, io_uring buffer, AIO or RDMA into these
+                             mappings while blocks go offline. If there is, its data is lost */
+};
+
+struct memplug_space_config {
+    uint64_t unit_bytes;   /* 0: 2 MiB; or 4 KiB, 64 KiB. A process has 65,530 mappings: that is
+                              256 MiB of scattered 4 KiB units, 128 GiB of 2 MiB units */
+    uint64_t window_bytes; /* of addresses; 0: as the host's direct map, or what there is */
+    enum memplug_pins pins;
+    int uffd_device_fd;    /* /dev/userfaultfd, opened by someone who may, and inherited; borrowed
+                              for this call; -1 or 0: none */
+    int node;              /* the preferred node, or MEMPLUG_ANY_NODE */
+    bool unsafe_no_fence;  /* for tests that must see losses: writers are not held up. Loses data */
+};
+
+/*
+ * Open a space of a pool and register its mover. A null config is all defaults. Runs the self-test
+ * of the pin proof (up to 1 s, usually some ms). If this process may not have a full userfaultfd,
+ * or nothing proves pages free of pins, the space works all the same, but its mappings are not
+ * movable: offline then answers -EBUSY and why. reason->why tells it here already, with error 0.
+ * -EINVAL unit, window; -ENOSPC the pool has 15 movers; -ENOMEM.
+ */
+int memplug_space_open(struct memplug_linux *host, struct memplug *pool,
+                       const struct memplug_space_config *config, struct memplug_space **space,
+                       struct memplug_reason *reason);
+
+/* -EBUSY while anything is mapped. The pool keeps the mover's number; call it before or after
+ * memplug_close(), and before memplug_linux_close(). */
+int memplug_space_close(struct memplug_space *space, struct memplug_reason *reason);
+
+/* Can mappings of this space be moved? 0, or -EBUSY and what would make it work. Says nothing of a
+ * single frame: for that see memplug_why(). */
+int memplug_space_movable(const struct memplug_space *space, struct memplug_reason *reason);
+
+/* --- mappings --------------------------------------------------------------------------------- */
+
+struct memplug_mapping {
+    int protection;   /* PROT_*; 0: PROT_READ | PROT_WRITE. PROT_NONE: see no_access */
+    bool no_access;   /* as PROT_NONE; memplug_protect() opens it later */
+    bool populate;    /* allocate and map all of it now */
+    bool no_dump;     /* leave it out of core dumps */
+    const char *name; /* shown in /proc/PID/maps where the kernel can; copied; may be null */
+};
+
+/*
+ * Map size_bytes of zeroed memory; rounded up to pages. A size of a unit or more begins at a unit.
+ * Null opts: all zeros. -EINVAL size 0, protection, or a pool of huge pages under smaller units;
+ * -ENOMEM the pool has no frames, or there are no addresses or kernel mappings left;
+ * -ENODEV the program has closed a descriptor of the library. A failure has mapped nothing.
+ */
+int memplug_map(struct memplug_space *space, uint64_t size_bytes,
+                const struct memplug_mapping *opts, void **address, struct memplug_reason *reason);
+
+/*
+ * Whole pages of one or several neighbouring mappings, all of them mapped by memplug_map(), else
+ * -EINVAL and nothing is done.
+ *
+ * unmap: does not fail otherwise. The memory goes back to the system, or is zeroed where it cannot
+ * (huge pages, files); a unit without mapped pages frees its frames.
+ *
+ * discard: the memory goes back, or is zeroed, at once; reads as zeros and can be written as
+ * before. The unit keeps its place in the pool: so the next touch finds memory of the pool.
+ *
+ * protect, lock, name, advise: kept, and set again after each move. In units on huge pages they
+ * hold for whole units only: -EINVAL. lock needs RLIMIT_MEMLOCK: -EPERM, -ENOMEM.
+ * advise: Linux's numbers. DONTNEED, FREE and REMOVE discard. DONTDUMP, DODUMP, HUGEPAGE,
+ * NOHUGEPAGE, SEQUENTIAL, RANDOM and NORMAL are kept. DOFORK is -EINVAL. Others go to the kernel.
+ * name: null takes it away. At most 255 different names in a space: -ENOSPC. -EINVAL, -ENOSYS: the
+ * kernel cannot name such memory; the name is forgotten.
+ */
+int memplug_unmap(struct memplug_space *space, void *address, uint64_t size_bytes);
+int memplug_discard(struct memplug_space *space, void *address, uint64_t size_bytes);
+int memplug_protect(struct memplug_space *space, void *address, uint64_t size_bytes,
+                    int protection);
+int memplug_lock(struct memplug_space *space, void *address, uint64_t size_bytes, bool lock);
+int memplug_advise(struct memplug_space *space, void *address, uint64_t size_bytes, int advice);
+int memplug_name(struct memplug_space *space, void *address, uint64_t size_bytes,
+                 const char *name);
+
+/* Does this address lie in the space's window? For a caller that sorts pointers; no lock. */
+bool memplug_space_has(const struct memplug_space *space, const void *address);
+
+/* --- look on ---------------------------------------------------------------------------------- */
+
+/* How long writers of a unit waited: from the fence to the wake. Buckets are at most 1/8 wide. */
+#define MEMPLUG_PAUSE_BUCKETS 320u
+struct memplug_pause {
+    uint64_t nr, total_ns, max_ns;
+    uint64_t buckets[MEMPLUG_PAUSE_BUCKETS];
+};
+
+/* The pause that per_mille of 1,000 did not exceed: 500 is the median. 0 if there was none. */
+uint64_t memplug_pause_ns(const struct memplug_pause *pause, unsigned per_mille);
+
+struct memplug_space_stat {
+    uint64_t unit_bytes;
+    uint64_t nr_units;          /* that hold frames of the pool now */
+    uint64_t mapped_bytes;      /* by callers, now */
+    uint64_t nr_moves;          /* units moved since open */
+    uint64_t moved_bytes;       /* unit by unit: what a hole saves is counted in copied_bytes */
+    uint64_t copied_bytes;      /* under the fence; each page once */
+    uint64_t nr_refused_pins;   /* moves: a page was held for I/O */
+    uint64_t nr_refused_proof;  /* moves: nothing can prove this memory free of pins */
+    uint64_t nr_refused_vmas;   /* moves: the kernel had no mapping left */
+    uint64_t nr_refused_other;
+    uint64_t nr_attributes_lost; /* an attribute could not be set again after a move */
+    struct memplug_pause pause; /* of units that moved */
+};
+
+/* A snapshot; takes no lock. */
+void memplug_space_stat(const struct memplug_space *space, struct memplug_space_stat *stat);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT */
+#include "demo.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static int version(int argc, char **argv)
+{
+    (void)argc;
+    (void)argv;
+    puts("memplug " MEMPLUG_VERSION);
+    return 0;
+}
+
+static const struct verb {
+    const char *name, *summary;
+    int (*run)(int argc, char **argv);
+} verbs[] = {
+    {"demo", "plug a range in and pull one out from under running threads", demo_main},
+    {"version", "print the version", version},
+};
+#define NR_VERBS (sizeof(verbs) / sizeof(verbs[0]))
+
+static int usage(FILE *to, int status)
+{
+    fputs("usage: memplug VERB [options]\n\n", to);
+    for (size_t i = 0; i < NR_VERBS; i++)
+        fprintf(to, "  %-10s %s\n", verbs[i].name, verbs[i].summary);
+    fputs("\nmemplug VERB --help says more.\n", to);
+    return status;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2)
+        return usage(stderr, 2);
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
+        return usage(stdout, 0);
+    if (strcmp(argv[1], "--version") == 0)
+        return version(argc, argv);
+    for (size_t i = 0; i < NR_VERBS; i++)
+        if (strcmp(argv[1], verbs[i].name) == 0)
+            return verbs[i].run(argc - 1, argv + 1);
+    fprintf(stderr, "memplug: there is no verb '%s'\n", argv[1]);
+    return usage(stderr, 2);
+}
