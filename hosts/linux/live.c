@@ -368,8 +368,11 @@ void mpl_live_move(void *context, struct memplug_move *moves, unsigned nr_moves)
         return;
     }
     mpl_lock_enter(&space->moving);
-    for (unsigned i = 0; i < nr_moves;)
+    for (unsigned i = 0, ahead = 0; i < nr_moves;) {
+        if (i >= ahead)
+            ahead = i + mpl_live_ahead(space, moves + i, nr_moves - i);
         i += move_some(space, moves + i, nr_moves - i);
+    }
     mpl_lock_leave(&space->moving);
     errno = saved;
 }

@@ -68,6 +68,10 @@ void mpl_live_release(struct mpl_live_unit *unit);
 /* The unit has its new frame: write it down. Under no fence. */
 void mpl_live_settle(struct memplug_space *space, struct mpl_live_unit *unit);
 
+/* live_copy.c: make the proofs of the moves to come cheap; how many moves that covers. */
+unsigned mpl_live_ahead(struct memplug_space *space, const struct memplug_move *moves,
+                        unsigned nr_moves);
+
 /* live_copy.c: rows of the table. */
 int mpl_live_prepare(struct memplug_space *space);
 void mpl_live_unprepare(struct memplug_space *space);

@@ -2,6 +2,8 @@
 #define _GNU_SOURCE
 #include "pins.h"
 
+#include "holes.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/io_uring.h>
@@ -182,31 +184,13 @@ static int ask_until(const struct ask *a, struct mpl_pins_proof *out)
 /* Write down which pages hold data; *first gets the first of them, in bytes. */
 static int read_data_map(const struct mpl_pins_unit *u, uint64_t *map, size_t *first)
 {
-    off_t base = (off_t)u->extent, end = base + (off_t)MPL_PINS_EXTENT, pos = base;
+    int err = mpl_holes_read(u->fd, u->extent, MPL_PINS_PAGES, map);
+    unsigned nr = 0;
 
-    *first = MPL_PINS_EXTENT;
-    while (pos < end) {
-        off_t data = lseek(u->fd, pos, SEEK_DATA);
-
-        if (data < 0 && errno == ENXIO)
-            break;
-        if (data < 0)
-            return -errno;
-        off_t hole = lseek(u->fd, data, SEEK_HOLE);
-
-        if (hole < 0)
-            return -errno;
-        if (data >= end)
-            break;
-        pos = hole < end ? hole : end;
-        if (*first == MPL_PINS_EXTENT)
-            *first = ((size_t)(data - base) / MPL_PINS_PAGE) * MPL_PINS_PAGE;
-        size_t stop = ((size_t)(pos - base) + MPL_PINS_PAGE - 1) / MPL_PINS_PAGE;
-
-        for (size_t nr = (size_t)(data - base) / MPL_PINS_PAGE; nr < stop; nr++)
-            map[nr / 64] |= (uint64_t)1 << (nr % 64);
-    }
-    return 0;
+    while (nr < MPL_PINS_PAGES && !(map[nr / 64] >> (nr % 64) & 1))
+        nr++;
+    *first = nr * MPL_PINS_PAGE;
+    return err;
 }
 
 static bool any_data(const struct mpl_pins_unit *u, const struct mpl_pins_proof *proof)
