@@ -22,10 +22,12 @@ setup:
 fault: build
 	$(BUILD)/tests/core/test_faults
 
-# For as long as you like: make soak SECONDS=3600
+# For as long as you like: make soak SECONDS=3600 SEEDS=1000
 SECONDS ?= 600
+SEEDS ?= 100
 soak: build
-	MEMPLUG_SOAK_SECONDS=$(SECONDS) meson test -C $(BUILD) --no-rebuild --suite soak --verbose -t 0
+	MEMPLUG_STRESS_SECONDS=$(SECONDS) MEMPLUG_SIM_SEEDS=$(SEEDS) \
+	    meson test -C $(BUILD) --no-rebuild --suite soak --verbose -t 0
 
 clean:
 	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-clang $(BUILD)-arm64 $(BUILD)-riscv64

@@ -422,7 +422,7 @@ static int set_cookie(struct mpl_page *page, uint64_t cookie)
         atomic_store_explicit(&page->cookie, cookie, memory_order_relaxed);
     else
         error = -MPL_EINVAL;
-    MPL_ASSERT(mpl_page_unpin(page) == 0);
+    mpl_page_unpin(page); /* if that fails, somebody else has dropped one pin too many */
     return error;
 }
 
@@ -443,11 +443,15 @@ int memplug_set_cookie(struct memplug *pool, memplug_pfn_t pfn, uint64_t cookie)
 
 void *memplug_page_address(const struct memplug *pool, memplug_pfn_t pfn)
 {
+    if (mpl_block_of_pfn(&pool->geometry, pfn) >= pool->nr_blocks_max)
+        return NULL;
     return pool->host->direct_map + mpl_address_of_pfn(&pool->geometry, pfn);
 }
 
 void *memplug_page_private(const struct memplug *pool, memplug_pfn_t pfn)
 {
+    if (mpl_block_of_pfn(&pool->geometry, pfn) >= pool->nr_blocks_max)
+        return NULL;
     return mpl_page_at(pool, pfn) + 1;
 }
 

@@ -29,9 +29,9 @@ static int choose_memmap(struct mpl_op *op, struct memplug_add *add, uint64_t *a
 
     *alignment = host->ops->alignment(host->context, add->backing);
     if (!mpl_is_multiple(add->offset_bytes, *alignment)) {
-        op->reason->address = add->offset_bytes;
         op->reason->unit_bytes = *alignment;
-        return mpl_fail(op, -MPL_EINVAL, "the backing cannot be mapped from this offset on", NULL);
+        return mpl_fail(op, -MPL_EINVAL,
+                        "the offset in the backing is not one at which it can be mapped", NULL);
     }
     error = mpl_memmap_supported(op, unit_blocks, add->memmap, add->pad_memmap, *alignment);
     if (error != 0 && add->memmap == MEMPLUG_MEMMAP_AUTO) {
@@ -55,6 +55,7 @@ static int choose_address(struct mpl_op *op, struct memplug_add *add, uint64_t a
 
     if (add->address == MEMPLUG_ANY_ADDRESS) {
         first = mpl_range_find(op->pool, add->size_bytes >> geometry->block_shift, alignment);
+        op->reason->size_bytes = first == 0 ? add->size_bytes : 0;
         if (first == 0)
             return mpl_fail(op, -MPL_E2BIG, "the window has no free addresses of this size",
                             "remove a range, or open the host with a larger window");
@@ -120,19 +121,20 @@ int memplug_memmap_supported(const struct memplug *pool, uint64_t size_bytes,
                              struct memplug_reason *reason)
 {
     const struct memplug_host *host = pool->host;
-    uint64_t alignment = host->ops->alignment(host->context, backing);
     uint64_t nr_blocks = size_bytes >> pool->geometry.block_shift;
     struct mpl_door door;
     int error;
 
     mpl_door_open(&door, (struct memplug *)pool, "add", NULL, reason);
     error = mpl_range_check(&door.op, MEMPLUG_ANY_ADDRESS, size_bytes);
+    if (error == 0 && (unsigned)memmap > MEMPLUG_MEMMAP_HOST)
+        error = mpl_fail(&door.op, -MPL_EINVAL, "there is no such placement of a memmap", NULL);
     if (error != 0)
         return error;
     if (memmap == MEMPLUG_MEMMAP_AUTO)
         memmap = MEMPLUG_MEMMAP_HOST;
     return mpl_memmap_supported(&door.op, memmap == MEMPLUG_MEMMAP_RANGE ? nr_blocks : 1, memmap,
-                                false, alignment);
+                                false, host->ops->alignment(host->context, backing));
 }
 
 /* Whole units, all with or all without a memmap of their own, all offline. */
@@ -201,7 +203,7 @@ static int check_blocks(struct mpl_op *op, uint64_t first, uint64_t nr_blocks,
     for (uint64_t i = 0; i < nr_blocks; i++) {
         uint64_t id = first + i;
 
-        op->reason->block = (int64_t)id;
+        op->reason->block = id <= INT64_MAX ? (int64_t)id : -1;
         if (id < first || id >= pool->nr_blocks_max ||
             mpl_block_state(mpl_block_at(pool, id)) == MEMPLUG_BLOCK_ABSENT)
             return mpl_fail(op, -MPL_ENODEV, "there is no such block", NULL);
@@ -260,10 +262,15 @@ int memplug_subscribe(struct memplug *pool, const struct memplug_subscriber *sub
     unsigned at;
     int error;
 
+    if (subscriber->notify == NULL)
+        return -MPL_EINVAL;
     mpl_door_open(&door, pool, "subscribe", NULL, NULL);
     error = mpl_door_lock(&door.op);
     if (error != 0)
         return error;
+    for (at = 0; at < pool->nr_subscribers; at++)
+        if (pool->subscribers[at] == subscriber)
+            return mpl_door_unlock(&door.op, -MPL_EEXIST);
     if (pool->nr_subscribers == MPL_MAX_SUBSCRIBERS)
         return mpl_door_unlock(&door.op, -MPL_ENOSPC);
     at = pool->nr_subscribers++;

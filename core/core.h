@@ -191,6 +191,9 @@ struct mpl_op {
     uint64_t first;                    /* first block of an online or offline */
 };
 
+/* Nothing is wrong, and nothing is named. */
+void mpl_reason_reset(struct memplug_reason *reason);
+
 /* Fill the reason of a failure: op->reason gets error, operation and step; the caller adds the
  * rest. Returns error. */
 int mpl_fail(struct mpl_op *op, int error, const char *why, const char *remedy);

@@ -4,11 +4,6 @@
 #define DEFAULT_TIMEOUT_NS UINT64_C(30000000000)
 #define DEFAULT_TRIES 5
 
-void mpl_reason_reset(struct memplug_reason *reason)
-{
-    *reason = (struct memplug_reason){.block = -1, .node = -1, .pfn = {MPL_NO_PFN}};
-}
-
 void mpl_door_open(struct mpl_door *door, struct memplug *pool, const char *name,
                   const struct memplug_limit *limit, struct memplug_reason *reason)
 {

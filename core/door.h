@@ -12,9 +12,6 @@ struct mpl_door {
     struct memplug_reason reason; /* if the caller wants none */
 };
 
-/* Nothing is wrong, and nothing is named. */
-void mpl_reason_reset(struct memplug_reason *reason);
-
 /* Begin an operation: limit and reason may be null. */
 void mpl_door_open(struct mpl_door *door, struct memplug *pool, const char *name,
                    const struct memplug_limit *limit, struct memplug_reason *reason);

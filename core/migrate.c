@@ -10,7 +10,8 @@
 struct pass {
     uint64_t index;         /* where the walk stands */
     uint64_t nr_blocking;   /* allocations that stay */
-    uint64_t nr_settled;    /* allocations that went, or are going */
+    uint64_t nr_settled;    /* allocations that went */
+    uint64_t nr_leaving;    /* allocations whose owners are about to free them */
     bool no_room;
     memplug_pfn_t pfn;      /* the first one that stays, and who has it */
     uint8_t mover;
@@ -18,42 +19,54 @@ struct pass {
     const char *why;
 };
 
-static void note_blocking(struct pass *pass, const struct memplug *pool, memplug_pfn_t pfn,
-                          const char *why)
+static void note(struct pass *pass, const struct memplug *pool, memplug_pfn_t pfn,
+                 const char *why)
 {
     const struct mpl_page *page = mpl_page_at(pool, pfn);
 
-    if (pass->nr_blocking++ != 0)
-        return;
     pass->pfn = pfn;
     pass->mover = page->mover;
     pass->cookie = atomic_load_explicit(&page->cookie, memory_order_relaxed);
     pass->why = why;
 }
 
-static int fail_blocked(struct mpl_op *op, const struct mpl_block *block, const struct pass *pass,
-                        int error, const char *remedy)
+static void note_blocking(struct pass *pass, const struct memplug *pool, memplug_pfn_t pfn,
+                          const char *why)
 {
+    if (pass->nr_blocking++ == 0)
+        note(pass, pool, pfn, why);
+}
+
+/* What stands in the way, also if it is the deadline that ends the operation. */
+static void name_blocking(struct mpl_op *op, const struct mpl_block *block,
+                          const struct pass *pass)
+{
+    if (pass->nr_blocking + pass->nr_leaving == 0)
+        return;
     op->reason->block = (int64_t)mpl_block_id(op->pool, block);
     op->reason->node = block->node;
     op->reason->pfn = pass->pfn;
-    op->reason->nr_pages = pass->nr_blocking;
+    op->reason->nr_pages = pass->nr_blocking + pass->nr_leaving;
     op->reason->owner = pass->mover != 0 ? op->pool->movers[pass->mover].name : NULL;
     op->reason->owner_cookie = pass->cookie;
+}
+
+static int fail_blocked(struct mpl_op *op, const struct mpl_block *block, const struct pass *pass,
+                        int error, const char *remedy)
+{
+    name_blocking(op, block, pass);
     return mpl_fail(op, error, pass->why, remedy);
 }
 
 /* The head of the allocation that the first frame of a block continues, in a block before it. */
 static memplug_pfn_t head_before(const struct memplug *pool, const struct mpl_block *block)
 {
-    uint64_t nr_pages = mpl_block_pages(&pool->geometry);
+    uint64_t head;
 
-    for (;;) {
+    do
         block--;
-        for (uint64_t i = nr_pages; i-- > 0;)
-            if (mpl_frame_get(pool, block, i) == MPL_FRAME_HEAD)
-                return mpl_pfn_add(mpl_block_start(pool, block), i);
-    }
+    while (!mpl_frames_head_of(pool, block, pool->layout.nr_pages - 1, &head));
+    return mpl_pfn_add(mpl_block_start(pool, block), head);
 }
 
 /* The next allocation with a frame in this block; its first frame may be in an earlier one. */
@@ -162,7 +175,8 @@ static void settle_unmoved(struct memplug *pool, struct pass *pass,
     if (!gone)
         note_blocking(pass, pool, move->from, move->why);
     if (mpl_page_change(page, MPL_PAGE_MOVING, MPL_PAGE_USED)) {
-        pass->nr_settled += gone;
+        if (gone && pass->nr_leaving++ == 0 && pass->nr_blocking == 0)
+            note(pass, pool, move->from, "its mover does not know it, and it is still there");
         return;
     }
     MPL_ASSERT(mpl_page_change(page, MPL_PAGE_DYING, MPL_PAGE_NONE));
@@ -214,7 +228,7 @@ static unsigned find_targets(struct memplug *pool, int node, struct pass *pass, 
         }
         move.result = -MPL_ENOMEM;
         move.why = "there is no room to move it to";
-        pass->no_room = true;
+        pass->no_room |= pass->nr_blocking == 0; /* what is named decides the error */
         settle_unmoved(pool, pass, &move);
     }
     return nr_found;
@@ -255,30 +269,53 @@ static int run_pass(struct mpl_op *op, struct mpl_block *block, struct pass *pas
     return error;
 }
 
-/* A pass that settles nothing counts as a try. Deadline and cancel hold in any case. */
-int mpl_migrate_block(struct mpl_op *op, struct mpl_block *block)
+/* Pages that are used when migrate comes to a block: what progress is measured by. */
+static void count_work(struct mpl_op *op, struct mpl_block *block)
+{
+    struct mpl_zone *zone = mpl_zone_of(op->pool, block);
+
+    mpl_spin_lock(op->pool, &zone->lock);
+    op->progress.nr_total += mpl_block_data_pages(op->pool, block) -
+                             mpl_frames_count(op->pool, block, MPL_FRAME_FREE);
+    mpl_spin_unlock(&zone->lock);
+}
+
+/* A pass that settles nothing counts as a try, unless owners are freeing pages: that ends, or the
+ * deadline does it. */
+static int run_passes(struct mpl_op *op, struct mpl_block *block, struct pass *pass)
 {
     const struct memplug_host *host = op->pool->host;
     uint32_t nr_tries = 0;
-    struct pass pass;
 
     for (;;) {
-        int error = run_pass(op, block, &pass);
+        int error = run_pass(op, block, pass);
 
         if (error != 0)
             return error;
-        if (pass.nr_blocking == 0 && pass.nr_settled == 0)
+        if (pass->nr_blocking + pass->nr_leaving + pass->nr_settled == 0)
             return 0;
-        nr_tries = pass.nr_settled != 0 ? 0 : nr_tries + 1;
+        nr_tries = pass->nr_leaving + pass->nr_settled != 0 ? 0 : nr_tries + 1;
         if (nr_tries >= op->tries)
             break;
-        if (pass.nr_settled == 0)
+        if (pass->nr_settled == 0)
             host->ops->relax(host->context, MPL_SPINS_TO_SLEEP);
         error = mpl_op_check(op);
         if (error != 0)
             return error;
     }
-    if (pass.no_room)
-        return fail_blocked(op, block, &pass, -MPL_ENOMEM, "plug memory in, or free some");
-    return fail_blocked(op, block, &pass, -MPL_EBUSY, "end what pins it, or wait longer");
+    if (pass->no_room)
+        return fail_blocked(op, block, pass, -MPL_ENOMEM, "plug memory in, or free some");
+    return fail_blocked(op, block, pass, -MPL_EBUSY, "end what pins it, or wait longer");
+}
+
+int mpl_migrate_block(struct mpl_op *op, struct mpl_block *block)
+{
+    struct pass pass;
+    int error;
+
+    count_work(op, block);
+    error = run_passes(op, block, &pass);
+    if (error != 0)
+        name_blocking(op, block, &pass);
+    return error;
 }

@@ -1,30 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "steps.h"
 
-int mpl_fail(struct mpl_op *op, int error, const char *why, const char *remedy)
-{
-    op->reason->error = error;
-    op->reason->operation = op->name;
-    op->reason->step = op->progress.step;
-    op->reason->why = why;
-    op->reason->remedy = remedy;
-    return error;
-}
-
-int mpl_op_check(struct mpl_op *op)
-{
-    const struct memplug_limit *limit = op->limit;
-    const struct memplug_host *host = op->pool->host;
-
-    if (limit->progress != NULL)
-        limit->progress(limit->context, &op->progress);
-    if (limit->stop != NULL && __atomic_load_n(limit->stop, __ATOMIC_RELAXED) != 0)
-        return mpl_fail(op, -MPL_EINTR, "it was cancelled", NULL);
-    if (host->ops->now_ns(host->context) >= op->deadline_ns)
-        return mpl_fail(op, -MPL_ETIMEDOUT, "its time is over", "give it more time");
-    return 0;
-}
-
 /* One row on every object; on failure it is undone on those that had it. */
 static int run_row(struct mpl_op *op, const struct mpl_step *row,
                    const struct mpl_objects *objects)

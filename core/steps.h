@@ -65,7 +65,7 @@ void mpl_keep_frames(struct memplug *pool, memplug_pfn_t start, uint64_t nr_page
 void mpl_withdraw_frames(struct memplug *pool, struct mpl_block *block);
 
 /* --- migrate.c -------------------------------------------------------------------------------- */
-/* -EBUSY, naming the frame, if an isolated and drained block has a used one that nobody can move. */
+/* -EBUSY, naming the frame, if an isolated and drained block has one that nobody can move. */
 int mpl_migrate_check(struct mpl_op *op, struct mpl_block *block);
 /* Move everything that is used out of an isolated block. */
 int mpl_migrate_block(struct mpl_op *op, struct mpl_block *block);

@@ -252,7 +252,9 @@ void mpl_frame_describe(struct memplug *pool, struct mpl_block *block, uint64_t 
     page = mpl_page_at(pool, mpl_pfn_add(mpl_block_start(pool, block), index));
     mpl_page_describe(page, as, request->nr_pages, request->mover, request->cookie);
     if (request->align_pages != 0)
-        page->align_order = (uint8_t)MPL_CTZ64(request->align_pages);
+        MPL_PUT(page->align_order, (uint8_t)MPL_CTZ64(request->align_pages));
+    if (request->pinned && as == MPL_PAGE_USED)
+        MPL_ASSERT(mpl_page_pin(page) == 0);
     mpl_frame_set_described(pool, block, index, true);
 }
 

@@ -12,8 +12,10 @@ int mpl_range_check(struct mpl_op *op, uint64_t address, uint64_t size_bytes)
     if (size_bytes == 0 || !mpl_is_multiple(size_bytes, block_bytes))
         return mpl_fail(op, -MPL_EINVAL, "the size is not a non-zero multiple of the block",
                         "use whole memory blocks");
-    if (address == MEMPLUG_ANY_ADDRESS)
+    if (address == MEMPLUG_ANY_ADDRESS) {
+        op->reason->unit_bytes = 0;
         return 0;
+    }
     if (address == 0 || !mpl_is_multiple(address, block_bytes))
         return mpl_fail(op, -MPL_EINVAL, "the address is not a non-zero multiple of the block",
                         "use whole memory blocks");

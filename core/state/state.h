@@ -98,7 +98,8 @@ bool mpl_frame_described(const struct memplug *pool, const struct mpl_block *blo
                          uint64_t index);
 void mpl_frame_set_described(struct memplug *pool, struct mpl_block *block, uint64_t index,
                              bool described);
-/* Nothing without a mover. Before the frame becomes a head, so that no head lacks its page. */
+/* Nothing without a mover; pinned if the request says so. Before the frame becomes a head, so that
+ * no head lacks its page. */
 void mpl_frame_describe(struct memplug *pool, struct mpl_block *block, uint64_t index,
                         enum mpl_page_state as, const struct memplug_alloc *request);
 

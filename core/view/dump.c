@@ -115,7 +115,7 @@ static void dump_zone(const struct memplug *pool, int node, unsigned kind, struc
     uint64_t has_free[MPL_MAX_BLOCKS / 64];
     uint64_t any = 0;
 
-    (void)memplug_zone_info(pool, node, (enum memplug_zone)kind, &info);
+    memplug_zone_info(pool, node, (enum memplug_zone)kind, &info);
     mpl_spin_lock(pool, &zone->lock);
     __builtin_memcpy(has_free, zone->has_free, sizeof(has_free));
     mpl_spin_unlock(&zone->lock);
@@ -291,6 +291,6 @@ int memplug_dump(struct memplug *pool, memplug_write_t *write, void *context)
             dump_zone(pool, node, kind, &text);
     for (uint64_t id = 0; id < pool->nr_blocks_max; id++)
         dump_block(pool, id, &text);
-    (void)mpl_text_end(&text);
+    mpl_text_end(&text);
     return mpl_door_unlock(&door.op, 0);
 }

@@ -60,9 +60,11 @@ static bool info_counters(const struct memplug *pool, const struct mpl_block *bl
     zone = mpl_zone_at(pool, info->node, info->zone);
     mpl_spin_lock(pool, &zone->lock);
     same = zone_kind(block) == info->zone;
-    info->nr_managed_pages = block->nr_managed;
-    info->nr_free_pages = block->nr_free;
-    info->nr_isolated_pageblocks = block->nr_isolated;
+    if (same) {
+        info->nr_managed_pages = block->nr_managed;
+        info->nr_free_pages = block->nr_free;
+        info->nr_isolated_pageblocks = block->nr_isolated;
+    }
     mpl_spin_unlock(&zone->lock);
     return same;
 }
@@ -120,7 +122,7 @@ static void add_zones(const struct memplug *pool, struct memplug_stat *stat)
         for (unsigned kind = 0; kind < MEMPLUG_NR_ZONES; kind++) {
             struct memplug_zone_info info;
 
-            (void)memplug_zone_info(pool, node, (enum memplug_zone)kind, &info);
+            memplug_zone_info(pool, node, (enum memplug_zone)kind, &info);
             stat->nr_present_pages += info.nr_present_pages;
             stat->nr_managed_pages += info.nr_managed_pages;
             stat->nr_free_pages += info.nr_free_pages;

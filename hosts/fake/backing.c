@@ -147,7 +147,7 @@ uint64_t fake_backing_alignment(void *host, const void *backing)
 {
     struct fake_machine *machine = fake_enter(host, FAKE_ALIGNMENT, false);
 
-    return fake_backing_find(machine, backing)->alignment;
+    return backing ? fake_backing_find(machine, backing)->alignment : machine->page_bytes;
 }
 
 /* size_bytes is a multiple of 8. */

@@ -136,12 +136,15 @@ static size_t extent_slot(struct fake_machine *machine, const struct memplug_ext
 int fake_attach(void *host, const struct memplug_extent *extent)
 {
     struct fake_machine *machine = fake_enter(host, FAKE_ATTACH, true);
-    struct fake_backing *backing = fake_backing_find(machine, extent->backing);
-    struct fake_extent new = {.is = *extent, .array = backing->array + extent->offset_bytes};
-    struct fake_extent *extents;
+    struct fake_extent new = {.is = *extent}, *extents;
+    struct fake_backing *backing;
     size_t at;
     int error;
 
+    if (!extent->backing)
+        return -ENODEV;
+    backing = fake_backing_find(machine, extent->backing);
+    new.array = backing->array + extent->offset_bytes;
     check_extent(machine, extent);
     at = extent_slot(machine, extent);
     error = claim(machine, extent, backing);

@@ -4,13 +4,14 @@
  * memmap, a little memory, a lock and a clock. hosts/linux is a process, hosts/fake is an array,
  * hosts/bare is a real machine.
  *
- * Contract. Pointers are never null, sizes are multiples of the page size and never zero.
- * Operations are of two kinds. Those that *may fail* return 0 or a negative errno, and then have
- * changed nothing. Those that *must not fail* return nothing useful: the core calls them on its
- * way back, when there is nothing left to try. A host that needs resources for them (page tables,
- * mappings) sets these aside beforehand. Only lock() may sleep for long; attach(), the memmap
- * operations and the memory operations may sleep for a while. Calls to these are serialised by
- * lock(). now_ns(), cpu() and relax() come from any thread at any time and never sleep.
+ * Contract. Pointers are never null, but for a backing: a host that needs one answers -ENODEV.
+ * Sizes are multiples of the page size and never zero. Operations are of two kinds. Those that
+ * *may fail* return 0 or a negative errno, and then have changed nothing. Those that *must not
+ * fail* return nothing useful: the core calls them on its way back, when there is nothing left to
+ * try. A host that needs resources for them (page tables, mappings) sets these aside beforehand.
+ * Only lock() may sleep for long; attach(), the memmap operations and the memory operations may
+ * sleep for a while. Calls to these are serialised by lock(). alignment(), now_ns(), cpu() and
+ * relax() come from any thread at any time; of these only relax() may sleep, for a moment.
  */
 #ifndef MEMPLUG_HOST_H
 #define MEMPLUG_HOST_H
@@ -70,7 +71,8 @@ struct memplug_host_ops {
     /* The way back of memory_get. */
     void (*memory_put)(void *host, void *memory, uint64_t size_bytes);
 
-    /* The alignment at which parts of this backing can be mapped: a page, or a huge page. */
+    /* The alignment at which parts of this backing can be mapped: a page, or a huge page; of what
+     * is no backing: a page. */
     uint64_t (*alignment)(void *host, const void *backing);
 
     uint64_t (*now_ns)(void *host); /* monotonic */
@@ -92,7 +94,7 @@ struct memplug_host {
     const struct memplug_host_ops *ops;
     void *context;    /* first argument of every operation */
     struct memplug_geometry geometry;
-    char *direct_map; /* where address 0 is, or would be */
+    char *direct_map; /* where address 0 is, or would be; aligned to the large unit, as is */
     char *memmap;     /* where the struct page of pfn 0 is, or would be */
     unsigned nr_cpus; /* at least 1 */
 };

@@ -5,8 +5,9 @@
  * The calls stand in the order of a page's life: open, add, online, alloc, (migrate,) free,
  * offline, remove, close; then what looks on. Calls are safe from any thread unless they say
  * otherwise. "Control lock" is the host's lock(): add, online, offline and remove hold it, one at
- * a time, and answer -EDEADLK when called from a mover, a subscriber or a hook. alloc and free
- * never wait for it and never sleep.
+ * a time, and answer -EDEADLK when called from a mover, a subscriber, a hook, a limit's progress or
+ * a dump's writer. Whatever takes it answers -ETIMEDOUT after 30 s, or when its limit ends; then
+ * nothing has changed. alloc and free never wait for it, and sleep only as the host's relax() does.
  *
  * limit and reason may be null in every call that takes them.
  */
@@ -44,7 +45,8 @@ uint64_t memplug_metadata_bytes(const struct memplug_config *config);
 /*
  * Make an empty pool in the caller's memory: zeroed, aligned to 64 bytes, of at least
  * memplug_metadata_bytes(), kept until memplug_close(). Only what is used of it is touched: at
- * most 256 bytes a block. -EINVAL (geometry), -E2BIG (more than 4,096 blocks), -ENOMEM (too small).
+ * most 256 bytes a block. -EINVAL (geometry, over 64 nodes, alignment), -E2BIG (more than 4,096
+ * blocks), -ENOMEM (too small).
  */
 int memplug_open(const struct memplug_config *config, void *metadata, uint64_t metadata_bytes,
                  struct memplug **pool, struct memplug_reason *reason);
@@ -103,8 +105,8 @@ enum memplug_online_type {
 
 /*
  * Put nr_blocks blocks from first on into a zone and hand their frames to the allocator; all or
- * none. -ENODEV no such block; -EINVAL a block is not offline; what a subscriber refused with;
- * -ETIMEDOUT, -EINTR.
+ * none. -ENODEV no such block; -EINVAL a block is not offline, no block, no such type; what a
+ * subscriber refused with; -ETIMEDOUT, -EINTR.
  */
 int memplug_online(struct memplug *pool, uint64_t first, uint64_t nr_blocks,
                    enum memplug_online_type type, const struct memplug_limit *limit,
@@ -112,13 +114,14 @@ int memplug_online(struct memplug *pool, uint64_t first, uint64_t nr_blocks,
 
 /* --- allocate and free ------------------------------------------------------------------------ */
 
-/* Movers live as long as the pool: at most 15. Returns the mover's number, from 1; -ENOSPC. */
+/* Movers live as long as the pool: at most 15. Returns the mover's number, from 1; -ENOSPC, or
+ * -EINVAL if it has no move(). */
 int memplug_register_mover(struct memplug *pool, const struct memplug_mover *mover);
 
 struct memplug_alloc {
     uint32_t nr_pages;  /* 1 to 512 and a power of two, aligned to itself; or whole pageblocks,
                            contiguous and aligned to align_pages */
-    uint32_t align_pages; /* for whole pageblocks: a power of two, at least a pageblock; 0: that */
+    uint32_t align_pages; /* for whole pageblocks: a power of two; less than one means one */
     int node;           /* the preferred node, or MEMPLUG_ANY_NODE */
     bool this_node;     /* no other node */
     uint8_t mover;      /* who can move these pages; 0: nobody, they come from kernel zones only */
@@ -149,8 +152,9 @@ int memplug_unpin(struct memplug *pool, memplug_pfn_t pfn);
 /* Give the cookie of pages that have a mover a new value. Owner only; errors as pin. */
 int memplug_set_cookie(struct memplug *pool, memplug_pfn_t pfn, uint64_t cookie);
 
-/* The bytes of a frame, and its struct page's part for the embedder: page_struct_bytes - 32 bytes,
- * of any content at first. Valid while the caller owns the frame. */
+/* The bytes of a frame, and its struct page's part for the embedder: page_struct_bytes - 32 bytes
+ * (perhaps none), of any content at first. Valid while the caller owns the frame. Null: no block
+ * can hold such a frame. */
 void *memplug_page_address(const struct memplug *pool, memplug_pfn_t pfn);
 void *memplug_page_private(const struct memplug *pool, memplug_pfn_t pfn);
 
@@ -167,7 +171,7 @@ int memplug_offline(struct memplug *pool, uint64_t first, uint64_t nr_blocks,
                     const struct memplug_limit *limit, struct memplug_reason *reason);
 
 /*
- * Pull a range out. -EINVAL: not non-zero multiples of the block; cuts through a range added as
+ * Pull a range out. -E2BIG: beyond the address limit. -EINVAL: not non-zero multiples of the block; cuts through a range added as
  * one; holds blocks with and without a memmap of their own. -ENODEV: a block is not there. -EBUSY:
  * a block is not offline.
  */
@@ -176,8 +180,9 @@ int memplug_remove(struct memplug *pool, uint64_t address, uint64_t size_bytes,
 
 /* --- subscribe -------------------------------------------------------------------------------- */
 
-/* The pool keeps the pointer until unsubscribe: at most 16 at a time, -ENOSPC. Both take the
- * control lock; -EDEADLK from a callback. */
+/* The pool keeps the pointer until unsubscribe: at most 16 at a time, -ENOSPC; -EEXIST if it has
+ * it already; -EINVAL without a notify(). Both take the control lock: while unsubscribe fails the pool still has the pointer.
+ * -ENOENT: it was not subscribed. */
 int memplug_subscribe(struct memplug *pool, const struct memplug_subscriber *subscriber);
 int memplug_unsubscribe(struct memplug *pool, const struct memplug_subscriber *subscriber);
 
@@ -185,7 +190,8 @@ int memplug_unsubscribe(struct memplug *pool, const struct memplug_subscriber *s
 int memplug_set_online_hook(struct memplug *pool, const struct memplug_online_hook *hook);
 
 /* For hooks and their drivers: release logically offline pages to the allocator, 1 page or more
- * within one pageblock. -EINVAL if one of them is not logically offline. A driver that lets its
+ * within one pageblock. -EINVAL if one of them is not logically offline, -ENODEV if no such page
+ * is online. A driver that lets its
  * block go offline drops its reference to the rest in GOING_OFFLINE (memplug_unpin of the chunk's
  * first page) and takes it again in CANCEL_OFFLINE (memplug_pin). */
 int memplug_release_pages(struct memplug *pool, memplug_pfn_t start, uint32_t nr_pages);
@@ -203,7 +209,7 @@ enum memplug_block_state {
 
 struct memplug_block_info {
     enum memplug_block_state state;
-    enum memplug_zone zone; /* MEMPLUG_NR_ZONES unless online */
+    enum memplug_zone zone; /* MEMPLUG_NR_ZONES unless in a zone: online, or going */
     int node;
     enum memplug_memmap memmap;
     uint64_t address, size_bytes;

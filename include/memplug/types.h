@@ -46,8 +46,8 @@ struct memplug_geometry {
 struct memplug_progress {
     const char *operation; /* "add", "online", "offline", "remove" */
     const char *step;      /* name of the step that is about to run, or is running */
-    uint64_t nr_done;      /* pages that offline has moved or found free */
-    uint64_t nr_total;     /* pages that it has to look at; 0 if the step has no such count */
+    uint64_t nr_done;      /* pages that offline has moved */
+    uint64_t nr_total;     /* pages that were used in the blocks that it has come to so far */
 };
 
 /*
@@ -73,13 +73,14 @@ struct memplug_reason {
     const char *step;
     const char *why;       /* "a frame of this block is pinned" */
     const char *remedy;    /* "end the I/O that pins it, or wait"; may be null */
-    uint64_t address;      /* the request's start and size, where they are what is wrong */
+    uint64_t address;      /* the request's start and size, where they are what is wrong; else
+                              MEMPLUG_ANY_ADDRESS and 0 */
     uint64_t size_bytes;
     uint64_t unit_bytes;   /* what they should be a multiple of, or stay below; 0 if neither */
     int64_t block;         /* the block in the way; -1 if none */
     int node;              /* -1 if none */
     memplug_pfn_t pfn;     /* the frame in the way; UINT64_MAX if none */
-    uint64_t nr_pages;     /* how many such frames the block holds */
+    uint64_t nr_pages;     /* how many allocations stand in the way in this block */
     const char *owner;     /* name of the mover or subscriber; null if nobody is known */
     uint64_t owner_cookie; /* what the owner called the frame */
 };

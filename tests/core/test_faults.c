@@ -304,7 +304,10 @@ static void test_faults_x86_odd_struct_page(void **state)
 {
     static const struct setup setup = {
         .name = "128 MiB blocks, 40-byte struct page",
-        .world = {.shape = FAKE_X86, .page_struct_bytes = 40, .content = FAKE_CONTENT_ZERO, .seed = 6},
+        .world = {.shape = FAKE_X86,
+                  .page_struct_bytes = 40,
+                  .content = FAKE_CONTENT_ZERO,
+                  .seed = 6},
         .memmap = MEMPLUG_MEMMAP_BLOCK,
         .add_kinds = SELF,
     };
@@ -344,8 +347,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_faults_small_block), cmocka_unit_test(test_faults_small_auto),
         cmocka_unit_test(test_faults_small_range), cmocka_unit_test(test_faults_small_host),
-        cmocka_unit_test(test_faults_x86_block),   cmocka_unit_test(test_faults_x86_odd_struct_page),
-        cmocka_unit_test(test_faults_64k_range),   cmocka_unit_test(test_faults_16k_host),
+        cmocka_unit_test(test_faults_x86_block), cmocka_unit_test(test_faults_64k_range),
+        cmocka_unit_test(test_faults_16k_host),  cmocka_unit_test(test_faults_x86_odd_struct_page),
     };
 
     return cmocka_run_group_tests_name("faults", tests, NULL, NULL);

@@ -155,9 +155,9 @@ static void dump_says_everything(void **state)
                       "isolated 0 has_free 1\nzone 0 Movable start 0x300 spanned 256 present 256 "
                       "managed 252 free 250 isolated 0 has_free 3\nblock 1 online Normal ");
     expect_line(text, "block 1 online Normal node 0 memmap block unit 1+1 memmap_pages 4 managed "
-                      "252 free 236 isolated 0 bitmaps memmap\n altmap 0x100-0x200 reserve 0 free 4 "
-                      "align 0 alloc 4 offset 0x0\n 0+4 memmap\n 4+8 raw pages 4\n 12+4 free\n"
-                      " 16+8 raw pages 8\n 24+232 free\nblock 2 offline - node 0 ");
+                      "252 free 236 isolated 0 bitmaps memmap\n altmap 0x100-0x200 reserve 0 "
+                      "free 4 align 0 alloc 4 offset 0x0\n 0+4 memmap\n 4+8 raw pages 4\n "
+                      "12+4 free\n 16+8 raw pages 8\n 24+232 free\nblock 2 offline - node 0 ");
     expect_line(text, "alloc 4 offset 0x100000\nblock 3 online Movable ");
     expect_line(text, "offset 0x200000\n 0+4 memmap\n 4+2 used pages 2 mover 1 \"test\" cookie 0x7 "
                       "pins 1 align_order 0\n 6+250 free\n");

@@ -16,10 +16,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#ifndef MFD_HUGETLB
-#define MFD_HUGETLB 4U
-#endif
-
 double now_s(void)
 {
     struct timespec t;
@@ -190,7 +186,7 @@ static void guard(int end, int fd, long before)
 
 static bool can_have(unsigned pages)
 {
-    int fd = memfd_create("try", MFD_CLOEXEC | MFD_HUGETLB);
+    int fd = memfd_create("try", MFD_CLOEXEC | MEMFD_HUGETLB);
     bool ok = fd >= 0 && fallocate(fd, 0, 0, (off_t)pages * (2 << 20)) == 0;
 
     if (fd >= 0)

@@ -18,6 +18,10 @@
 #include "../../hosts/linux/fence.h"
 #include "../../hosts/linux/pins.h"
 
+/* madvise() and memfd_create() of the kernel; older headers lack them. */
+#define ADVICE_COLLAPSE 25
+#define MEMFD_HUGETLB 4u
+
 enum kind { KIND_4K, KIND_64K, KIND_2M, KIND_THP, KIND_HUGETLB, KIND_COUNT };
 
 enum worker_bits {

@@ -14,13 +14,6 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
-#ifndef MFD_HUGETLB
-#define MFD_HUGETLB 4U
-#endif
-
 #define IO_MAX ((size_t)256 << 10)
 #define POISON 0xA5
 
@@ -284,7 +277,7 @@ static void dress_frame(struct torture *t, unsigned file, unsigned frame)
     if (t->kind == KIND_2M || t->kind == KIND_THP)
         fallocate(t->fd[file], 0, off, (off_t)t->unit);
     if (t->kind == KIND_THP)
-        madvise(frame_at(t, file, frame), t->unit, MADV_COLLAPSE);
+        madvise(frame_at(t, file, frame), t->unit, ADVICE_COLLAPSE);
 }
 
 static int fence_and_prove(struct torture *t, char *va, unsigned file, unsigned frame)
@@ -393,7 +386,7 @@ int torture_build_file(struct torture *t, unsigned file)
     bool hugetlb = t->kind == KIND_HUGETLB;
 
     t->fd[file] = memfd_create("torture", MFD_CLOEXEC | MFD_ALLOW_SEALING |
-                                           (hugetlb ? MFD_HUGETLB : 0));
+                                           (hugetlb ? MEMFD_HUGETLB : 0));
     t->direct[file] = reserve_aligned(bytes);
     if (t->fd[file] < 0 || !t->direct[file] || ftruncate(t->fd[file], (off_t)bytes) < 0 ||
         fallocate(t->fd[file], 0, 0, (off_t)bytes) < 0 ||

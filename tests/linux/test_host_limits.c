@@ -10,21 +10,8 @@
 #include <sys/resource.h>
 #include <time.h>
 
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define __SANITIZE_ADDRESS__ 1
-#endif
-#if __has_feature(thread_sanitizer)
-#define __SANITIZE_THREAD__ 1
-#endif
-#endif
-#ifdef __SANITIZE_THREAD__ /* its runtime does not live with a full or shrunken address space */
-#define WITH_SANITIZER 2
-#elif defined(__SANITIZE_ADDRESS__)
-#define WITH_SANITIZER 1
-#else
-#define WITH_SANITIZER 0
-#endif
+/* 2: ThreadSanitizer, whose runtime does not live with a full or shrunken address space. */
+#define WITH_SANITIZER (strstr(SANITIZER, "thread") ? 2 : strstr(SANITIZER, "address") ? 1 : 0)
 
 static void expect_in_child(int (*check)(void *))
 {

@@ -23,10 +23,6 @@
 
 #include "pin_helpers.h"
 
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
-
 #define EXTENT MPL_PINS_EXTENT
 #define MS 1000000u
 #define SKIP(reason) do { print_message("SKIP: %s\n", (reason)); skip(); } while (0)
@@ -457,7 +453,7 @@ static void test_hugetlb_has_none(void **state)
     if (why)
         SKIP(why);
     BENCH(&b);
-    b.unit.fd = memfd_create("huge", MFD_CLOEXEC | MFD_HUGETLB);
+    b.unit.fd = memfd_create("huge", MFD_CLOEXEC | MEMFD_HUGETLB);
     assert_int_equal(ftruncate(b.unit.fd, EXTENT), 0);
     char *va = mmap(NULL, EXTENT, PROT_READ | PROT_WRITE, MAP_SHARED, b.unit.fd, 0);
 

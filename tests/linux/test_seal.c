@@ -20,10 +20,6 @@
 #include "../../hosts/linux/seal.h"
 #include "pin_helpers.h"
 
-#ifndef MFD_HUGETLB
-#define MFD_HUGETLB 4U
-#endif
-
 #define UNIT ((size_t)2 << 20)
 #define UNITS 4u
 #define BYTES (UNITS * UNIT)
@@ -56,7 +52,7 @@ static void pair_make(struct pair *p, bool hugetlb)
     p->app = reserve_aligned(BYTES);
     for (unsigned i = 0; i < 2; i++) {
         p->fd[i] = memfd_create("pair", MFD_CLOEXEC | MFD_ALLOW_SEALING |
-                                            (hugetlb ? MFD_HUGETLB : 0));
+                                            (hugetlb ? MEMFD_HUGETLB : 0));
         assert_true(p->fd[i] >= 0);
         assert_int_equal(ftruncate(p->fd[i], BYTES), 0);
         if (hugetlb)

@@ -45,7 +45,7 @@ static void poison(struct machine *machine, uint64_t block)
 static void make_huge(const struct torture *t)
 {
     for (unsigned slot = 0; slot < t->slots && t->kind == KIND_THP; slot++)
-        madvise(t->window + slot * t->unit, t->unit, MADV_COLLAPSE);
+        madvise(t->window + slot * t->unit, t->unit, ADVICE_COLLAPSE);
 }
 
 static void run_blocks(struct trial *trial, struct machine *machine, struct torture *t)

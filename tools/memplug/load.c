@@ -174,7 +174,7 @@ void demo_unload(struct demo *demo)
     struct demo_data *data = &demo->data;
 
     if (data->mapping != NULL)
-        (void)memplug_unmap(demo->space, data->mapping, data->mapping_bytes);
+        memplug_unmap(demo->space, data->mapping, data->mapping_bytes);
     for (unsigned i = 0; i < data->nr_files; i++)
         free(data->files[i].path);
     free(data->files);

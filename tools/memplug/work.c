@@ -174,5 +174,5 @@ void demo_stop(struct demo *demo)
     result->direct_idle = demo->workers[DEMO_DIRECT].idle;
     result->stall_max_us = demo->workers[DEMO_COUNT].stall_max_ns / 1000;
     if (demo->read_area != NULL)
-        (void)memplug_unmap(demo->space, demo->read_area, demo->read_area_bytes);
+        memplug_unmap(demo->space, demo->read_area, demo->read_area_bytes);
 }

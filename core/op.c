@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: MIT */
+/* One operation: how long it may go on, and why it ended. */
+#include "core.h"
+
+void mpl_reason_reset(struct memplug_reason *reason)
+{
+    *reason = (struct memplug_reason){
+        .address = MEMPLUG_ANY_ADDRESS, .block = -1, .node = -1, .pfn = {MPL_NO_PFN}};
+}
+
+int mpl_fail(struct mpl_op *op, int error, const char *why, const char *remedy)
+{
+    op->reason->error = error;
+    op->reason->operation = op->name;
+    op->reason->step = op->progress.step;
+    op->reason->why = why;
+    op->reason->remedy = remedy;
+    return error;
+}
+
+int mpl_op_check(struct mpl_op *op)
+{
+    const struct memplug_limit *limit = op->limit;
+    const struct memplug_host *host = op->pool->host;
+
+    if (limit->progress != NULL)
+        limit->progress(limit->context, &op->progress);
+    if (limit->stop != NULL && __atomic_load_n(limit->stop, __ATOMIC_RELAXED) != 0)
+        return mpl_fail(op, -MPL_EINTR, "it was cancelled", NULL);
+    if (host->ops->now_ns(host->context) >= op->deadline_ns)
+        return mpl_fail(op, -MPL_ETIMEDOUT, "its time is over", "give it more time");
+    return 0;
+}
