@@ -171,18 +171,18 @@ int memplug_offline(struct memplug *pool, uint64_t first, uint64_t nr_blocks,
                     const struct memplug_limit *limit, struct memplug_reason *reason);
 
 /*
- * Pull a range out. -E2BIG: beyond the address limit. -EINVAL: not non-zero multiples of the block; cuts through a range added as
- * one; holds blocks with and without a memmap of their own. -ENODEV: a block is not there. -EBUSY:
- * a block is not offline.
+ * Pull a range out. -E2BIG: beyond the address limit. -EINVAL: not non-zero multiples of the block;
+ * cuts through a range added as one; holds blocks with and without a memmap of their own. -ENODEV:
+ * a block is not there. -EBUSY: a block is not offline.
  */
 int memplug_remove(struct memplug *pool, uint64_t address, uint64_t size_bytes,
                    const struct memplug_limit *limit, struct memplug_reason *reason);
 
 /* --- subscribe -------------------------------------------------------------------------------- */
 
-/* The pool keeps the pointer until unsubscribe: at most 16 at a time, -ENOSPC; -EEXIST if it has
- * it already; -EINVAL without a notify(). Both take the control lock: while unsubscribe fails the pool still has the pointer.
- * -ENOENT: it was not subscribed. */
+/* The pool keeps the pointer until unsubscribe: at most 16 at a time, -ENOSPC; -EEXIST if it has it
+ * already; -EINVAL without a notify(). Both take the control lock: while unsubscribe fails the pool
+ * still has the pointer. -ENOENT: it was not subscribed. */
 int memplug_subscribe(struct memplug *pool, const struct memplug_subscriber *subscriber);
 int memplug_unsubscribe(struct memplug *pool, const struct memplug_subscriber *subscriber);
 
