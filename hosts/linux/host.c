@@ -487,6 +487,7 @@ void memplug_linux_stat(const struct memplug_linux *host, struct memplug_linux_s
     for (uint64_t i = 0; i < host->nr_blocks; i++) {
         stat->nr_attached_blocks += host->blocks[i].state != 0;
     }
+    stat->block_bytes = sizeof(struct mpl_linux_block);
     for (unsigned i = 0; i < MPL_NR_METADATA; i++) {
         stat->metadata_bytes += host->metadata[i].start ? host->metadata[i].size_bytes : 0;
     }

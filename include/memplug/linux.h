@@ -50,6 +50,7 @@ struct memplug_linux_stat {
                                   gave the core by memory_get; not metadata, not the windows */
     uint64_t metadata_bytes;   /* mapped by memplug_linux_metadata() */
     uint32_t nr_attached_blocks;
+    uint32_t block_bytes;      /* the host's own record of one, in a table made at open */
     uint32_t nr_spare_vmas;    /* held back for the way back; 64 unless the VMA limit is near */
     uint32_t nr_stuck;         /* pieces of address space the kernel refused to take back */
 };

@@ -83,26 +83,32 @@ static int plug(struct demo *demo, struct range *range, uint64_t size_bytes)
     return error != 0 ? say("online", error, &reason) : 0;
 }
 
-/* Plug the second range in, and see what that cost. */
+/* Plug the second range in, and see what that cost: the pool's records and the host's, and what the
+ * host took from the machine for either. */
 static int plug_second(struct demo *demo, struct range *range, uint64_t size_bytes)
 {
     struct demo_machine before, after;
+    struct memplug_linux_stat host_was, host_is;
     struct memplug_stat was, is;
     struct memplug_block_info block;
     int error;
 
     demo_measure(&before);
     memplug_stat(demo->pool, &was);
+    memplug_linux_stat(demo->host, &host_was);
     error = plug(demo, range, size_bytes);
     if (error != 0)
         return error;
     memplug_stat(demo->pool, &is);
+    memplug_linux_stat(demo->host, &host_is);
     demo_measure(&after);
     error = memplug_block_info(demo->pool, memplug_block_of(demo->pool, range->address), &block);
     if (error != 0)
         return say("block", error, NULL);
     demo->result.nr_blocks = size_bytes / BLOCK_BYTES;
-    demo->result.preexisting_bytes = is.preexisting_bytes - was.preexisting_bytes;
+    demo->result.preexisting_bytes =
+        is.preexisting_bytes - was.preexisting_bytes + host_is.mapped_bytes -
+        host_was.mapped_bytes + demo->result.nr_blocks * host_is.block_bytes;
     demo->result.kernel_bytes = after.page_table_bytes - before.page_table_bytes;
     if (after.slab_bytes > before.slab_bytes)
         demo->result.kernel_bytes += after.slab_bytes - before.slab_bytes;
