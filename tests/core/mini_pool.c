@@ -28,7 +28,7 @@ static void relax(void *host, unsigned nr_spins)
 
 struct mini *mini_open(const struct mini_shape *shape)
 {
-    struct mini *mini = aligned_alloc(64, sizeof(*mini));
+    struct mini *mini = aligned_alloc(64, (sizeof(*mini) + 63) / 64 * 64);
     struct memplug *pool = &mini->pool;
 
     memset(mini, 0, sizeof(*mini));

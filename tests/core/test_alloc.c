@@ -387,6 +387,7 @@ static void release_parts(void **context)
             if (cut < i || cut >= i + nr)
                 nr_free += memplug_release_pages(pool, mpl_pfn(128 + 64 + cut), 1) == 0;
             mini_check(mini);
+            assert_int_equal(block->nr_managed, nr_free);
             for (unsigned at = 0; at < 64; at++)
                 memplug_release_pages(pool, mpl_pfn(128 + 64 + at), 1);
             assert_int_equal(block->nr_managed, 64);

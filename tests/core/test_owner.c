@@ -306,8 +306,10 @@ static void test_fibres(void **state)
     uint64_t seed, nr_moved = 0;
 
     (void)state;
-    if (!fake_sched_supported())
+    if (!fake_sched_supported()) {
+        print_message("SKIP test_fibres: the thread sanitizer cannot follow fibres\n");
         skip();
+    }
     for (seed = 0; seed < 30; seed++)
         assert_int_equal(run_fibres(seed, &nr_moved), run_fibres(seed, &nr_moved));
     assert_true(nr_moved > 100);
