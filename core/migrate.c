@@ -51,13 +51,6 @@ static void name_blocking(struct mpl_op *op, const struct mpl_block *block,
     op->reason->owner_cookie = pass->cookie;
 }
 
-static int fail_blocked(struct mpl_op *op, const struct mpl_block *block, const struct pass *pass,
-                        int error, const char *remedy)
-{
-    name_blocking(op, block, pass);
-    return mpl_fail(op, error, pass->why, remedy);
-}
-
 /* The head of the allocation that the first frame of a block continues, in a block before it. */
 static memplug_pfn_t head_before(const struct memplug *pool, const struct mpl_block *block)
 {
@@ -113,7 +106,8 @@ int mpl_migrate_check(struct mpl_op *op, struct mpl_block *block)
     mpl_spin_unlock(&zone->lock);
     if (pass.nr_blocking == 0)
         return 0;
-    return fail_blocked(op, block, &pass, -MPL_EBUSY, "free it, or allocate it as movable");
+    name_blocking(op, block, &pass);
+    return mpl_fail(op, -MPL_EBUSY, pass.why, "free it, or allocate it as movable");
 }
 
 /* Mark one page for its move. False: it stays, or it needs none; pass says which. */
@@ -304,8 +298,8 @@ static int run_passes(struct mpl_op *op, struct mpl_block *block, struct pass *p
             return error;
     }
     if (pass->no_room)
-        return fail_blocked(op, block, pass, -MPL_ENOMEM, "plug memory in, or free some");
-    return fail_blocked(op, block, pass, -MPL_EBUSY, "end what pins it, or wait longer");
+        return mpl_fail(op, -MPL_ENOMEM, pass->why, "plug memory in, or free some");
+    return mpl_fail(op, -MPL_EBUSY, pass->why, "end what pins it, or wait longer");
 }
 
 int mpl_migrate_block(struct mpl_op *op, struct mpl_block *block)

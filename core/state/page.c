@@ -74,8 +74,8 @@ static void describe(struct mpl_page *page, uint32_t word, uint32_t nr_pages, ui
 void mpl_page_describe(struct mpl_page *page, enum mpl_page_state state, uint32_t nr_pages,
                        uint8_t mover, uint64_t cookie)
 {
-    MPL_ASSERT(mpl_page_may_become(MPL_PAGE_NONE, state));
-    describe(page, (uint32_t)state | (state == MPL_PAGE_KEPT ? PIN : 0), nr_pages, mover, cookie);
+    MPL_ASSERT(state == MPL_PAGE_USED || state == MPL_PAGE_TARGET);
+    describe(page, (uint32_t)state, nr_pages, mover, cookie);
 }
 
 void mpl_page_keep(struct mpl_page *page, uint32_t nr_pages, uint32_t nr_pins)

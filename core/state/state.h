@@ -57,7 +57,7 @@ enum mpl_page_state mpl_page_state(const struct mpl_page *page);
 uint32_t mpl_page_pins(const struct mpl_page *page);
 bool mpl_page_may_become(enum mpl_page_state from, enum mpl_page_state to);
 
-/* Write a whole struct page of an allocation: USED, TARGET or KEPT (which starts with one pin). */
+/* Write a whole struct page of an allocation: USED or TARGET. For KEPT see mpl_page_keep(). */
 void mpl_page_describe(struct mpl_page *page, enum mpl_page_state state, uint32_t nr_pages,
                        uint8_t mover, uint64_t cookie);
 

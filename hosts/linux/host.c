@@ -23,6 +23,7 @@ int mpl_explain(struct memplug_reason *reason, int error, const char *operation,
     if (reason) {
         *reason = (struct memplug_reason){
             .error = error,
+            .address = MEMPLUG_ANY_ADDRESS,
             .operation = operation,
             .step = operation,
             .why = why,

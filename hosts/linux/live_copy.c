@@ -12,15 +12,6 @@
 #include <errno.h>
 #include <string.h>
 
-#ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ 22
-#define MADV_POPULATE_WRITE 23
-#endif
-
-#ifndef MADV_COLLAPSE
-#define MADV_COLLAPSE 25
-#endif
-
 #define NR_WORDS (MPL_PINS_PAGES / 64)
 #define NR_AHEAD 16u /* extents */
 
@@ -87,6 +78,7 @@ static bool is_full_extent(const struct memplug_space *space, uint64_t first_pfn
 {
     struct mpl_location from;
     const char *why;
+
     return mpl_space_locate(space, first_pfn, &from, &why) == 0 &&
            from.kind == MEMPLUG_BACKING_MEMFD && from.file_offset % MPL_PINS_EXTENT == 0 &&
            mpl_holes_none(from.fd, from.file_offset, MPL_PINS_PAGES);

@@ -13,6 +13,18 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+/* Newer than the headers of some distributions. */
+#ifndef MADV_COLD
+#define MADV_COLD 20
+#endif
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22
+#define MADV_POPULATE_WRITE 23
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+
 static inline void *mpl_sys_mmap(void *start, uint64_t size_bytes, int protection, int flags,
                                  int fd, uint64_t offset)
 {

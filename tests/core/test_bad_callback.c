@@ -23,15 +23,8 @@ static struct world world;
 static struct memplug_reason reason;
 
 /* Pages may have moved. */
-#define REFUSED(error, word, call)                                                                 \
-    do {                                                                                           \
-        char *before_ = world_text(&world, true);                                                  \
-                                                                                                   \
-        memset(&reason, 0xee, sizeof(reason));                                                     \
-        assert_int_equal(call, -(error));                                                          \
-        world_blames(&reason, error, word);                                                        \
-        world_same(&world, before_, true);                                                         \
-    } while (0)
+#define REFUSED(error, word, call) \
+    WORLD_REFUSES(&world, &reason, error, word, call, true)
 
 static void must(int error)
 {

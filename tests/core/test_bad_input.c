@@ -24,16 +24,8 @@
 static struct world world;
 static struct memplug_reason reason;
 
-/* The call fails with this error (positive), says so, and changes nothing. */
-#define REFUSED(error, word, call)                                                                 \
-    do {                                                                                           \
-        char *before_ = world_text(&world, false);                                                 \
-                                                                                                   \
-        memset(&reason, 0xee, sizeof(reason));                                                     \
-        assert_int_equal(call, -(error));                                                          \
-        world_blames(&reason, error, word);                                                        \
-        world_same(&world, before_, false);                                                        \
-    } while (0)
+#define REFUSED(error, word, call) \
+    WORLD_REFUSES(&world, &reason, error, word, call, false)
 
 static void must(int error)
 {

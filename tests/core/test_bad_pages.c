@@ -24,15 +24,8 @@
 static struct world world;
 static struct memplug_reason reason;
 
-#define REFUSED_MOVED(error, word, call, moved)                                                    \
-    do {                                                                                           \
-        char *before_ = world_text(&world, moved);                                                 \
-                                                                                                   \
-        memset(&reason, 0xee, sizeof(reason));                                                     \
-        assert_int_equal(call, -(error));                                                          \
-        world_blames(&reason, error, word);                                                        \
-        world_same(&world, before_, moved);                                                        \
-    } while (0)
+#define REFUSED_MOVED(error, word, call, moved) \
+    WORLD_REFUSES(&world, &reason, error, word, call, moved)
 #define REFUSED(error, word, call) REFUSED_MOVED(error, word, call, false)
 
 /* For calls without a reason. */

@@ -223,8 +223,10 @@ static void test_same_seed_same_run(void **state)
     unsigned seed, nr_differ = 0;
 
     (void)state;
-    if (!fake_sched_supported())
-        skip(); /* ThreadSanitizer knows no fibres */
+    if (!fake_sched_supported()) {
+        print_message("SKIP: the thread sanitizer cannot follow fibres\n");
+        skip();
+    }
     for (seed = 0; seed < 50; seed++) {
         struct fake_sched_report first = run_workers(seed, log);
         struct fake_sched_report second = run_workers(seed, again);
@@ -266,8 +268,10 @@ static void test_deadlock(void **state)
     unsigned seed, nr_locked = 0, nr_late = 0, with_limit;
 
     (void)state;
-    if (!fake_sched_supported())
-        skip(); /* ThreadSanitizer knows no fibres */
+    if (!fake_sched_supported()) {
+        print_message("SKIP: the thread sanitizer cannot follow fibres\n");
+        skip();
+    }
     for (seed = 0; seed < 40; seed++) {
         for (with_limit = 0; with_limit < 2; with_limit++) {
             struct fake_machine *machine = open_shape(&geometry);
@@ -335,8 +339,10 @@ static void test_stop(void **state)
     unsigned seed, nr_stopped = 0;
 
     (void)state;
-    if (!fake_sched_supported())
-        skip(); /* ThreadSanitizer knows no fibres */
+    if (!fake_sched_supported()) {
+        print_message("SKIP: the thread sanitizer cannot follow fibres\n");
+        skip();
+    }
     for (seed = 0; seed < 20; seed++) {
         struct fake_machine *machine = open_shape(&geometry);
         struct stopper stopper = {.host = fake_host(machine)};

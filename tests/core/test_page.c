@@ -129,7 +129,7 @@ static void describe_and_keep(void **context)
     assert_int_equal(atomic_load(&page.cookie), 77);
     assert_int_equal(mpl_page_pins(&page), 0);
     assert_false(mpl_page_unkeep(&page, &nr_pins));
-    mpl_page_describe(&page, MPL_PAGE_KEPT, 8, 0, 0);
+    mpl_page_keep(&page, 8, 1);
     assert_int_equal(mpl_page_pins(&page), 1);
     mpl_page_keep(&page, 4, UINT32_MAX >> 8);
     assert_int_equal(mpl_page_pin(&page), -MPL_EAGAIN);

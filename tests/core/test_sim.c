@@ -364,22 +364,15 @@ static uint64_t run(const struct sim_geometry *geometry, uint64_t seed, unsigned
     return sim.nr_done;
 }
 
-static unsigned from_environment(const char *name, unsigned otherwise)
-{
-    const char *value = getenv(name);
-
-    return value != NULL ? (unsigned)strtoul(value, NULL, 10) : otherwise;
-}
-
 static void simulation(void **state)
 {
-    unsigned first = from_environment("MEMPLUG_SIM_FIRST", 1);
+    unsigned first = world_setting("MEMPLUG_SIM_FIRST", 1);
 
     (void)state;
     for (unsigned i = 0; i < NR_GEOMETRIES; i++) {
         const struct sim_geometry *geometry = &geometries[i];
-        unsigned nr_seeds = from_environment("MEMPLUG_SIM_SEEDS", geometry->nr_seeds);
-        unsigned nr_steps = from_environment("MEMPLUG_SIM_STEPS", geometry->nr_steps);
+        unsigned nr_seeds = world_setting("MEMPLUG_SIM_SEEDS", geometry->nr_seeds);
+        unsigned nr_steps = world_setting("MEMPLUG_SIM_STEPS", geometry->nr_steps);
         uint64_t nr_done = 0, nr_struck = 0;
 
         for (unsigned seed = first; seed < first + nr_seeds; seed++) {

@@ -210,22 +210,17 @@ static uint64_t run_seed(uint64_t seed, uint64_t *nr_moved, char **text)
     return report.trace;
 }
 
-static unsigned from_environment(const char *name, unsigned otherwise)
-{
-    const char *value = getenv(name);
-
-    return value != NULL ? (unsigned)strtoul(value, NULL, 10) : otherwise;
-}
-
 static void many_seeds(void **state)
 {
-    unsigned first = from_environment("MEMPLUG_SIM_FIRST", 1);
-    unsigned nr_seeds = from_environment("MEMPLUG_SIM_SEEDS", 80);
+    unsigned first = world_setting("MEMPLUG_SIM_FIRST", 1);
+    unsigned nr_seeds = world_setting("MEMPLUG_SIM_SEEDS", 80);
     uint64_t nr_moved = 0, nr_offline = 0, nr_added = 0, nr_failed = 0;
 
     (void)state;
-    if (!fake_sched_supported())
+    if (!fake_sched_supported()) {
+        print_message("SKIP: the thread sanitizer cannot follow fibres\n");
         skip();
+    }
     for (unsigned seed = first; seed < first + nr_seeds; seed++) {
         run_seed(seed, &nr_moved, NULL);
         nr_offline += run.nr_offline;
@@ -243,8 +238,10 @@ static void a_seed_is_a_run(void **state)
     char *texts[2];
 
     (void)state;
-    if (!fake_sched_supported())
+    if (!fake_sched_supported()) {
+        print_message("SKIP: the thread sanitizer cannot follow fibres\n");
         skip();
+    }
     for (unsigned i = 0; i < 2; i++)
         trace[i] = run_seed(77, &nr_moved[i], &texts[i]);
     assert_int_equal(trace[0], trace[1]);

@@ -277,3 +277,10 @@ void world_blames(const struct memplug_reason *reason, int error, const char *wo
         reason->why == NULL || strstr(text, word) == NULL)
         fail_msg("not error %d with \"%s\": %s", error, word, text);
 }
+
+unsigned world_setting(const char *name, unsigned otherwise)
+{
+    const char *value = getenv(name);
+
+    return value != NULL ? (unsigned)strtoul(value, NULL, 10) : otherwise;
+}

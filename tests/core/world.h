@@ -59,6 +59,21 @@ void world_check(struct world *world);
 /* Nothing has changed since before = world_text(world, moved), which is freed; world_check(). */
 void world_same(struct world *world, char *before, bool moved);
 
+/* The call fails with this error (positive), says so with this word in its sentence, and changes
+ * nothing; with moved, pages may have moved. */
+#define WORLD_REFUSES(world, reason, error, word, call, moved)                                     \
+    do {                                                                                           \
+        char *before_ = world_text(world, moved);                                                  \
+                                                                                                   \
+        memset(reason, 0xee, sizeof(*(reason)));                                                   \
+        assert_int_equal(call, -(error));                                                          \
+        world_blames(reason, error, word);                                                         \
+        world_same(world, before_, moved);                                                         \
+    } while (0)
+
+/* A number from the environment, for runs that are longer than usual. */
+unsigned world_setting(const char *name, unsigned otherwise);
+
 /* The reason is that of a failure with this error (positive), and its sentence has word in it. */
 void world_blames(const struct memplug_reason *reason, int error, const char *word);
 

@@ -38,13 +38,13 @@ static void note(const struct demo *demo, const char *text)
         fprintf(stderr, "%s\n", text);
 }
 
+/* A block holds 126 MiB of data beside its memmap; two units are for the readers. */
 static uint64_t range_bytes(const struct demo *demo)
 {
-    /* A block holds 126 MiB of data beside its memmap; two units are for the readers. */
-    uint64_t data_bytes = demo->options.data_bytes * 41 / 40 + 16 * DEMO_UNIT_BYTES;
-    uint64_t per_block = BLOCK_BYTES - DEMO_UNIT_BYTES;
+    uint64_t nr_units = demo->data.size_bytes / DEMO_DATA_BYTES + 1 + 2;
+    uint64_t per_block = BLOCK_BYTES / DEMO_UNIT_BYTES - 1;
 
-    return (data_bytes + per_block - 1) / per_block * BLOCK_BYTES;
+    return (nr_units + per_block - 1) / per_block * BLOCK_BYTES;
 }
 
 static uint64_t held_bytes(const struct range *range)
@@ -214,8 +214,9 @@ static int pull_first(struct demo *demo, struct range *range)
 
 static int open_pool(struct demo *demo)
 {
+    uint64_t window_bytes = 2 * range_bytes(demo) + 4 * BLOCK_BYTES;
     struct memplug_linux_config host_config = {.block_bytes = BLOCK_BYTES,
-                                               .window_bytes = 512 * BLOCK_BYTES};
+                                               .window_bytes = window_bytes};
     struct memplug_space_config space_config = {
         .node = MEMPLUG_ANY_NODE,
         .uffd_device_fd = -1,
@@ -265,11 +266,14 @@ static void close_pool(struct demo *demo, struct range *second)
 static int run(struct demo *demo)
 {
     struct range first = {.watch = -1}, second = {.watch = -1};
-    uint64_t size_bytes = range_bytes(demo);
-    int error = open_pool(demo);
+    uint64_t size_bytes;
+    int error = demo_list(demo);
 
+    if (error == 0)
+        error = open_pool(demo);
     if (error != 0)
         return error;
+    size_bytes = range_bytes(demo);
     note(demo, "loading files into movable memory");
     error = plug(demo, &first, size_bytes);
     if (error == 0)

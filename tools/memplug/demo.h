@@ -82,11 +82,13 @@ struct demo {
     char *read_area;   /* movable, DEMO_READ_BYTES for each of the two readers */
     uint64_t read_area_bytes;
     uint64_t *counted; /* what the writer wrote last, a number a unit */
+    bool loaded; /* everything that is to be checked at the end is there */
     _Atomic bool stop;
     struct demo_result result;
 };
 
-/* load.c: 0, or -errno after saying why. */
+/* load.c: 0, or -errno after saying why. First which files, then, with a pool, what is in them. */
+int demo_list(struct demo *demo);
 int demo_load(struct demo *demo);
 void demo_unload(struct demo *demo);
 uint64_t demo_hash_file(const struct demo *demo, const struct demo_file *file);

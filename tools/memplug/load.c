@@ -149,24 +149,35 @@ static int map_units(struct demo *demo)
     return 0;
 }
 
-int demo_load(struct demo *demo)
+static int say(const struct demo *demo, int error)
 {
-    char *buffer = malloc(DEMO_DATA_BYTES);
-    int error = buffer != NULL ? list_files(demo) : -ENOMEM;
+    if (error != 0)
+        fprintf(stderr, "memplug: cannot load %s: %s\n", demo->options.directory,
+                strerror(-error));
+    return error;
+}
+
+int demo_list(struct demo *demo)
+{
+    int error = list_files(demo);
 
     if (error == 0 && demo->data.nr_files == 0)
         error = -ENOENT;
     if (error == 0)
         error = repeat_files(demo);
-    if (error == 0)
-        error = map_units(demo);
+    return say(demo, error);
+}
+
+int demo_load(struct demo *demo)
+{
+    char *buffer = malloc(DEMO_DATA_BYTES);
+    int error = buffer != NULL ? map_units(demo) : -ENOMEM;
+
     for (unsigned i = 0; error == 0 && i < demo->data.nr_files; i++)
         error = load_file(demo, &demo->data.files[i], buffer);
-    if (error != 0)
-        fprintf(stderr, "memplug: cannot load %s: %s\n", demo->options.directory,
-                strerror(-error));
+    demo->loaded = error == 0;
     free(buffer);
-    return error;
+    return say(demo, error);
 }
 
 void demo_unload(struct demo *demo)

@@ -146,6 +146,8 @@ int demo_start(struct demo *demo)
 
 static void check_all(struct demo *demo)
 {
+    if (!demo->loaded)
+        return;
     for (unsigned i = 0; i < demo->data.nr_files; i++)
         if (demo_hash_file(demo, &demo->data.files[i]) != demo->data.files[i].hash)
             demo->workers[DEMO_VERIFY].nr_bad++;
