@@ -6,6 +6,7 @@
 enum mpl_errno {
     MPL_ENOENT = 2,
     MPL_EINTR = 4,
+    MPL_EIO = 5,
     MPL_ENXIO = 6,
     MPL_E2BIG = 7,
     MPL_EAGAIN = 11,
@@ -16,8 +17,10 @@ enum mpl_errno {
     MPL_EINVAL = 22,
     MPL_ENOSPC = 28,
     MPL_EDEADLK = 35,
+    MPL_EOPNOTSUPP = 95,
     MPL_ETIMEDOUT = 110,
     MPL_EUCLEAN = 117,
+    MPL_EHWPOISON = 133,
 };
 
 #endif

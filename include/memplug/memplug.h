@@ -3,11 +3,13 @@
  * memplug: memory that can be plugged into a running program and pulled out again.
  *
  * The calls stand in the order of a page's life: open, add, online, alloc, (migrate,) free,
- * offline, remove, close; then what looks on. Calls are safe from any thread unless they say
- * otherwise. "Control lock" is the host's lock(): add, online, offline and remove hold it, one at
- * a time, and answer -EDEADLK when called from a mover, a subscriber, a hook, a limit's progress or
- * a dump's writer. Whatever takes it answers -ETIMEDOUT after 30 s, or when its limit ends; then
- * nothing has changed. alloc and free never wait for it, and sleep only as the host's relax() does.
+ * offline, remove, close. Beside them: view.h looks on, boot.h is memory that was there before,
+ * policy.h zones, groups and what happens by itself, huge.h huge pages, poison.h bad frames. Calls
+ * are safe from any thread unless they say otherwise. "Control lock" is the host's lock(): add,
+ * online, offline and remove hold it, one at a time, and answer -EDEADLK when called from a mover,
+ * a subscriber, a hook, a listener, a limit's progress or a dump's writer. Whatever takes it
+ * answers -ETIMEDOUT after 30 s, or when its limit ends; then nothing has changed. alloc and free
+ * never wait for it, and sleep only as the host's relax() does.
  *
  * limit and reason may be null in every call that takes them.
  */
@@ -17,26 +19,25 @@
 #include <memplug/host.h>
 #include <memplug/mover.h>
 #include <memplug/types.h>
+#include <memplug/view.h>
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-struct memplug; /* a pool */
-
-enum memplug_zone {
-    MEMPLUG_ZONE_DMA,
-    MEMPLUG_ZONE_DMA32,
-    MEMPLUG_ZONE_NORMAL,
-    MEMPLUG_ZONE_MOVABLE,
-    MEMPLUG_NR_ZONES
-};
-
 /* --- open and close --------------------------------------------------------------------------- */
+
+/* Whose memmap is lent while a huge page exists: nobody's; the host's, as Linux does; also that of
+ * blocks in Movable that hold their own. Such blocks map their memmap in pages, and their bitmaps
+ * are the host's memory. */
+enum memplug_hvo { MEMPLUG_HVO_OFF, MEMPLUG_HVO_HOST, MEMPLUG_HVO_ALL };
 
 struct memplug_config {
     const struct memplug_host *host; /* must outlive the pool */
-    unsigned nr_nodes;               /* 1 to 64; 0 means 1 */
+    unsigned nr_nodes;               /* possible nodes, 1 to 64; 0 means 1 */
+    uint64_t cpu_nodes;              /* bit per node that has a CPU: it is online without memory
+                                        too; 0: node 0 only */
+    enum memplug_hvo hvo;            /* lend the memmap of huge pages: see huge.h */
 };
 
 /* Bytes that memplug_open() needs for this configuration; 0 if open would refuse it. */
@@ -56,27 +57,23 @@ int memplug_close(struct memplug *pool, struct memplug_reason *reason);
 
 /* --- add -------------------------------------------------------------------------------------- */
 
-enum memplug_memmap {
-    MEMPLUG_MEMMAP_AUTO,  /* a hint: as BLOCK where that is supported, else as HOST */
-    MEMPLUG_MEMMAP_BLOCK, /* a demand: each block holds its own memmap and can be removed alone */
-    MEMPLUG_MEMMAP_RANGE, /* a demand: the memmap of all stands at the head; removed as one */
-    MEMPLUG_MEMMAP_HOST,  /* the memmap is the host's memory; each block can be removed alone */
-};
-
 struct memplug_add {
     uint64_t address; /* a non-zero multiple of the block, or MEMPLUG_ANY_ADDRESS; written: where */
     uint64_t size_bytes;
     enum memplug_memmap memmap; /* written: what AUTO became */
     bool pad_memmap;       /* round the memmap's frames up to pageblocks (Linux's "force") */
-    int node;
+    int node;              /* with a group: its node, or MEMPLUG_ANY_NODE; written: the node */
+    int group;             /* memplug_group_register(), policy.h; 0: none */
     void *backing;         /* as the host wants it; for the Linux host see linux.h */
     uint64_t offset_bytes; /* of the range in its backing */
 };
 
 /*
- * Plug a range in: its blocks are offline afterwards. All or nothing.
- * -EINVAL  address or size not a non-zero multiple of the block; unknown node; a memmap demand
- *          that memmap_supported() refuses
+ * Plug a range in: its blocks are offline afterwards, or, if memplug_policy.auto_online says so,
+ * each is put online like by memplug_online(), and stays offline where that fails. Adding itself
+ * is all or nothing. AUTO follows memplug_policy.memmap_on_memory.
+ * -EINVAL  address or size not a non-zero multiple of the block; unknown node or group; a memmap
+ *          demand that memmap_supported() refuses
  * -E2BIG   beyond the address limit, or no free address for MEMPLUG_ANY_ADDRESS
  * -EEXIST  overlaps a range of the pool, or the same bytes of the backing are in the pool already
  * -EBUSY   another process has these bytes;  -ENXIO, -ENODEV  the backing is short, or unmappable
@@ -98,15 +95,15 @@ int memplug_memmap_supported(const struct memplug *pool, uint64_t size_bytes,
 /* --- online ----------------------------------------------------------------------------------- */
 
 enum memplug_online_type {
-    MEMPLUG_ONLINE_DEFAULT, /* Linux's contig-zones rule */
+    MEMPLUG_ONLINE_DEFAULT, /* as memplug_policy.online says */
     MEMPLUG_ONLINE_KERNEL,
     MEMPLUG_ONLINE_MOVABLE,
 };
 
 /*
  * Put nr_blocks blocks from first on into a zone and hand their frames to the allocator; all or
- * none. -ENODEV no such block; -EINVAL a block is not offline, no block, no such type; what a
- * subscriber refused with; -ETIMEDOUT, -EINTR.
+ * none. -ENODEV no such block; -EINVAL a block is not offline, no block, no such type; -EHWPOISON
+ * a block has poisoned frames; what a subscriber refused with; -ETIMEDOUT, -EINTR.
  */
 int memplug_online(struct memplug *pool, uint64_t first, uint64_t nr_blocks,
                    enum memplug_online_type type, const struct memplug_limit *limit,
@@ -162,10 +159,10 @@ void *memplug_page_private(const struct memplug *pool, memplug_pfn_t pfn);
 
 /*
  * Take nr_blocks blocks out of use; all or none. All are isolated first, then used pages are moved
- * to other blocks. On failure frames that moved stay moved, and nothing else has changed.
- * -ENODEV no such block; -EINVAL a block is not online; -EBUSY an unmovable or pinned frame (which
- * one is in the reason); -ENOMEM no room to move to; what a subscriber refused with; -ETIMEDOUT,
- * -EINTR.
+ * to other blocks. On failure frames that moved stay moved, and nothing else has changed. -ENODEV
+ * no such block; -EINVAL a block is not online, has holes or lies in several zones (boot.h); -EBUSY
+ * an unmovable or pinned frame (which one is in the reason), or huge pages that a reserve needs;
+ * -ENOMEM no room to move to; what a subscriber refused with; -ETIMEDOUT, -EINTR.
  */
 int memplug_offline(struct memplug *pool, uint64_t first, uint64_t nr_blocks,
                     const struct memplug_limit *limit, struct memplug_reason *reason);
@@ -177,6 +174,13 @@ int memplug_offline(struct memplug *pool, uint64_t first, uint64_t nr_blocks,
  */
 int memplug_remove(struct memplug *pool, uint64_t address, uint64_t size_bytes,
                    const struct memplug_limit *limit, struct memplug_reason *reason);
+
+/*
+ * Both in one: blocks of the range that are online go offline, all or none, then the range is
+ * removed. On failure every block is in the zone that it was in; errors of both.
+ */
+int memplug_offline_and_remove(struct memplug *pool, uint64_t address, uint64_t size_bytes,
+                               const struct memplug_limit *limit, struct memplug_reason *reason);
 
 /* --- subscribe -------------------------------------------------------------------------------- */
 
@@ -196,66 +200,18 @@ int memplug_set_online_hook(struct memplug *pool, const struct memplug_online_ho
  * first page) and takes it again in CANCEL_OFFLINE (memplug_pin). */
 int memplug_release_pages(struct memplug *pool, memplug_pfn_t start, uint32_t nr_pages);
 
-/* --- look on ---------------------------------------------------------------------------------- */
+/* The way back: frames within one block that are online become logically offline chunks, pageblock
+ * by pageblock, each with its driver's reference; whoever uses them is moved away first. Frames
+ * that are logically offline already are -EINVAL; else errors and limits as memplug_offline(). On
+ * failure what moved stays moved, and nothing else has changed. Takes the control lock. */
+int memplug_keep_pages(struct memplug *pool, memplug_pfn_t start, uint64_t nr_pages,
+                       const struct memplug_limit *limit, struct memplug_reason *reason);
 
-enum memplug_block_state {
-    MEMPLUG_BLOCK_ABSENT,
-    MEMPLUG_BLOCK_ADDING, /* also: being removed */
-    MEMPLUG_BLOCK_OFFLINE,
-    MEMPLUG_BLOCK_GOING_ONLINE,
-    MEMPLUG_BLOCK_ONLINE,
-    MEMPLUG_BLOCK_GOING_OFFLINE,
-};
-
-struct memplug_block_info {
-    enum memplug_block_state state;
-    enum memplug_zone zone; /* MEMPLUG_NR_ZONES unless in a zone: online, or going */
-    int node;
-    enum memplug_memmap memmap;
-    uint64_t address, size_bytes;
-    uint64_t unit_first, unit_nr_blocks; /* what can only be removed as one */
-    uint64_t nr_memmap_pages, nr_managed_pages, nr_free_pages, nr_isolated_pageblocks;
-};
-
-struct memplug_zone_info {
-    memplug_pfn_t start;
-    uint64_t nr_spanned_pages, nr_present_pages, nr_managed_pages, nr_free_pages;
-    uint64_t nr_isolated_pageblocks;
-};
-
-struct memplug_stat {
-    uint64_t nr_blocks, nr_online_blocks;
-    uint64_t nr_present_pages, nr_managed_pages, nr_free_pages, nr_memmap_pages;
-    uint64_t block_bytes;        /* one block's descriptor */
-    uint64_t host_bytes;         /* taken from the host now, for memmaps and bitmaps */
-    uint64_t preexisting_bytes;  /* what the blocks in the pool cost of what was there before */
-    uint64_t nr_moved_pages;     /* since open */
-};
-
-/* Snapshots; never wait for the control lock. -ENODEV for an absent block, -EINVAL. */
-int memplug_block_info(const struct memplug *pool, uint64_t block, struct memplug_block_info *info);
-int memplug_zone_info(const struct memplug *pool, int node, enum memplug_zone zone,
-                      struct memplug_zone_info *info);
-void memplug_stat(const struct memplug *pool, struct memplug_stat *stat);
-
-/* Which block holds this address, and how many there can be. */
-uint64_t memplug_block_of(const struct memplug *pool, uint64_t address);
-uint64_t memplug_nr_blocks_max(const struct memplug *pool);
-
-/* Could this block go offline now? 0, or the error that offline would give, with everything in the
- * reason; changes nothing. -ENODEV, -EINVAL as offline. Movers are asked. */
-int memplug_why(struct memplug *pool, uint64_t block, struct memplug_reason *reason);
-
-/* A sentence in English, cut to size_bytes and terminated; returns its full length. */
-size_t memplug_reason_text(const struct memplug_reason *reason, char *text, size_t size_bytes);
-
-/* The whole state as text, to the last frame; equal states give equal texts. Takes the control
- * lock; exact while nobody allocates or frees. */
-typedef void memplug_write_t(void *context, const char *text, size_t length);
-int memplug_dump(struct memplug *pool, memplug_write_t *write, void *context);
-
-/* Walk everything; 0, or -EUCLEAN with the first broken invariant in the reason. As dump. */
-int memplug_check(struct memplug *pool, struct memplug_reason *reason);
+/* What has happened to blocks and nodes, in Linux's order of uevents: a failed operation sends
+ * none. At most 16 listeners, kept until unlisten; errors as subscribe. hear() is called with the
+ * control lock held; it may not call what takes it. */
+int memplug_listen(struct memplug *pool, const struct memplug_listener *listener);
+int memplug_unlisten(struct memplug *pool, const struct memplug_listener *listener);
 
 #ifdef __cplusplus
 }

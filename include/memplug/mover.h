@@ -48,6 +48,10 @@ struct memplug_mover {
      * May be null: then memplug_why() knows only what the core knows. */
     int (*ask)(void *context, memplug_pfn_t pfn, uint64_t cookie, struct memplug_reason *reason);
 
+    /* The content of these pages is gone (memplug_hard_offline()): the owner must stop using them,
+     * and has them no more. May be null: then such a page is refused while it is used. */
+    void (*lost)(void *context, memplug_pfn_t pfn, uint32_t nr_pages, uint64_t cookie);
+
     void *context;
 };
 
@@ -59,6 +63,8 @@ enum memplug_event {
     MEMPLUG_GOING_ONLINE = 0x08,
     MEMPLUG_CANCEL_ONLINE = 0x10,
     MEMPLUG_CANCEL_OFFLINE = 0x20,
+    MEMPLUG_PREPARE_ONLINE = 0x40,
+    MEMPLUG_FINISH_OFFLINE = 0x80,
 };
 
 struct memplug_notice {
@@ -67,13 +73,17 @@ struct memplug_notice {
     uint64_t nr_pages;
     int node_normal; /* node that gains its first, or loses its last, kernel memory; else -1 */
     int node_any;    /* the same for any memory */
+    memplug_pfn_t memmap_start; /* the memmap at the block's head; of PREPARE_ONLINE and */
+    uint64_t nr_memmap_pages;   /* FINISH_OFFLINE only, else 0 */
 };
 
 /*
- * A subscriber. GOING_ONLINE and GOING_OFFLINE may be refused with a negative errno; what other
- * events return is ignored. If one subscriber refuses, all get the CANCEL event, also those that
- * were not asked. Called in order of priority, highest first, with the control lock held: it may
- * sleep, allocate and free, and must not call add, online, offline or remove.
+ * A subscriber. PREPARE_ONLINE, GOING_ONLINE and GOING_OFFLINE may be refused with a negative
+ * errno; what other events return is ignored. If one subscriber refuses GOING, all get the CANCEL
+ * event, also those that were not asked. PREPARE_ONLINE comes first and FINISH_OFFLINE last, also
+ * after an online that failed behind PREPARE_ONLINE (linux semantics, 7). Called in order of
+ * priority, highest first, with the control lock held: it may sleep, allocate and free, and must
+ * not call add, online, offline or remove.
  */
 struct memplug_subscriber {
     const char *name;
@@ -91,6 +101,25 @@ struct memplug_subscriber {
  */
 struct memplug_online_hook {
     void (*online_pages)(void *context, memplug_pfn_t start, uint32_t nr_pages);
+    void *context;
+};
+
+/* What has happened, as Linux's uevents: to a block, or to a node. */
+enum memplug_action {
+    MEMPLUG_ACTION_ADD,
+    MEMPLUG_ACTION_ONLINE,
+    MEMPLUG_ACTION_OFFLINE,
+    MEMPLUG_ACTION_REMOVE,
+};
+
+struct memplug_uevent {
+    enum memplug_action action;
+    int64_t block; /* -1: a node came or went */
+    int node;
+};
+
+struct memplug_listener {
+    void (*hear)(void *context, const struct memplug_uevent *event);
     void *context;
 };
 

@@ -31,6 +31,24 @@ typedef struct memplug_pfn {
 /* The orders that memplug_alloc() serves: 1 to 512 pages. */
 #define MEMPLUG_MAX_ORDER 9
 
+struct memplug; /* a pool */
+
+enum memplug_zone {
+    MEMPLUG_ZONE_DMA,
+    MEMPLUG_ZONE_DMA32,
+    MEMPLUG_ZONE_NORMAL,
+    MEMPLUG_ZONE_MOVABLE,
+    MEMPLUG_NR_ZONES
+};
+
+/* Where the memmap of a range lies. */
+enum memplug_memmap {
+    MEMPLUG_MEMMAP_AUTO,  /* a hint: as BLOCK where that is supported, else as HOST */
+    MEMPLUG_MEMMAP_BLOCK, /* a demand: each block holds its own memmap and can be removed alone */
+    MEMPLUG_MEMMAP_RANGE, /* a demand: the memmap of all stands at the head; removed as one */
+    MEMPLUG_MEMMAP_HOST,  /* the memmap is the host's memory; each block can be removed alone */
+};
+
 /* What a host is built of. A pool takes it as it is and refuses what cannot work. */
 struct memplug_geometry {
     uint8_t page_shift;      /* 12, 14 or 16 */

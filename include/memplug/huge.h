@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Pools of huge pages on top of the frames, with Linux's hugetlb rules (linux semantics, 9 and 11):
+ * a free huge page of a block that goes offline leaves the pool with it, unless a reserve needs it
+ * (-EBUSY); a used one is moved to another huge page, from the pool or freshly allocated. Unlike
+ * Linux, an offline that fails gives the pool back what it had.
+ *
+ * HVO (huge page vmemmap optimisation). The struct pages of a huge page's tails say nothing. While
+ * such a page exists, the memmap pages that hold nothing but tails (7 of 8 for 2 MiB, 4,095 of
+ * 4,096 for 1 GiB, with 4 KiB pages and 64-byte struct pages) can be lent: the window shows the
+ * first one in their place. Of a memmap of the host's they go back to the host. Of a self-hosted
+ * one they become frames of the block that holds them, for movable use only; they are taken back,
+ * and whoever uses them is moved away, before the huge page is dissolved or the block goes offline.
+ * If that cannot be done it is -EBUSY, and nothing has changed.
+ */
+#ifndef MEMPLUG_HUGE_H
+#define MEMPLUG_HUGE_H
+
+#include <memplug/memplug.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* The sizes: a pageblock (2 MiB with 4 KiB pages), and what a table of these maps (1 GiB). The
+ * larger one needs contiguous blocks: RANGE or HOST memmaps. */
+enum memplug_huge { MEMPLUG_HUGE_PMD, MEMPLUG_HUGE_PUD, MEMPLUG_NR_HUGE };
+
+/* Pages of one huge page. */
+uint64_t memplug_huge_pages(const struct memplug *pool, enum memplug_huge size);
+
+/*
+ * Make the pool of this size hold nr huge pages, as writing nr_hugepages does: it grows as far as
+ * there are frames (movable zones too), and shrinks as far as pages are free and not reserved;
+ * those in use beyond nr count as surplus, and leave when they are freed. 0 also if it fell short:
+ * info tells how far it went, and reason->why is not null and says what was in the way. node:
+ * MEMPLUG_ANY_NODE, or where to grow and shrink. -EINVAL; -ETIMEDOUT, -EINTR: it stops where it is.
+ * Control lock.
+ */
+int memplug_huge_resize(struct memplug *pool, enum memplug_huge size, uint64_t nr, int node,
+                        const struct memplug_limit *limit, struct memplug_reason *reason);
+
+/* Promise that nr more huge pages can be taken: -ENOMEM. unreserve: -EINVAL. Neither waits. */
+int memplug_huge_reserve(struct memplug *pool, enum memplug_huge size, uint64_t nr);
+int memplug_huge_unreserve(struct memplug *pool, enum memplug_huge size, uint64_t nr);
+
+/*
+ * A huge page from the pool: its mover, cookie, node and pinned are those of the request, whose
+ * nr_pages and align_pages are not used. reserved: one that was promised. -ENOMEM the pool has
+ * none to give; -EINVAL. Freed by memplug_huge_free(): back to the pool, not to the allocator;
+ * -EINVAL, -EBUSY as memplug_free(), which answers -EINVAL for such a page. A page with a mover is
+ * given to it like any other page; it stays huge.
+ */
+int memplug_huge_alloc(struct memplug *pool, enum memplug_huge size,
+                       const struct memplug_alloc *request, bool reserved, memplug_pfn_t *pfn);
+int memplug_huge_free(struct memplug *pool, memplug_pfn_t pfn);
+
+struct memplug_huge_info {
+    uint64_t nr_huge;      /* HugePages_Total */
+    uint64_t nr_free, nr_reserved, nr_surplus;
+    uint64_t nr_optimized; /* whose memmap is lent */
+    uint64_t nr_lent_pages; /* memmap pages that are */
+};
+
+/* node: MEMPLUG_ANY_NODE is all; reserved is not counted by node. -EINVAL. */
+int memplug_huge_info(const struct memplug *pool, enum memplug_huge size, int node,
+                      struct memplug_huge_info *info);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
