@@ -9,8 +9,8 @@ static void claim_undo(struct memplug *pool, struct mpl_block *unit)
 {
     uint64_t nr_blocks = unit->unit_nr_blocks;
 
-    (void)pool;
     MPL_ASSERT(unit->altmap.alloc == 0);
+    mpl_node_count(pool, unit, false);
     unit->altmap = (struct mpl_altmap){0};
     unit->backing = NULL;
     unit->offset_bytes = 0;
@@ -21,6 +21,7 @@ static void claim_undo(struct memplug *pool, struct mpl_block *unit)
         MPL_PUT(unit[i].unit_first, 0);
         MPL_PUT(unit[i].unit_nr_blocks, 0);
         MPL_PUT(unit[i].nr_memmap_pages, 0);
+        MPL_PUT(unit[i].serial, 0);
         mpl_block_set_state(&unit[i], MEMPLUG_BLOCK_ABSENT);
     }
 }
@@ -50,7 +51,9 @@ static int claim(struct mpl_op *op, struct mpl_block *unit)
         MPL_PUT(unit[i].unit_first, (uint32_t)first);
         MPL_PUT(unit[i].unit_nr_blocks, (uint32_t)nr_blocks);
         MPL_PUT(unit[i].nr_memmap_pages, nr_left < block_pages ? nr_left : block_pages);
+        MPL_PUT(unit[i].serial, pool->serial + 1);
     }
+    mpl_node_count(pool, unit, true);
     unit->backing = add->backing;
     unit->offset_bytes = add->offset_bytes + ((first - add_first) << pool->geometry.block_shift);
     if (nr_memmap != 0)
@@ -130,27 +133,41 @@ static const struct mpl_step add_table[] = {
 
 int mpl_add(struct mpl_op *op)
 {
-    uint64_t nr_blocks = op->add->size_bytes >> op->pool->geometry.block_shift;
+    struct memplug *pool = op->pool;
+    uint64_t nr_blocks = op->add->size_bytes >> pool->geometry.block_shift;
+    uint64_t nodes = mpl_nodes_online(pool);
     struct mpl_objects units = {
-        .first = op->add->address >> op->pool->geometry.block_shift,
+        .first = op->add->address >> pool->geometry.block_shift,
         .nr_blocks = nr_blocks,
         .stride = op->add->memmap == MEMPLUG_MEMMAP_RANGE ? nr_blocks : 1,
     };
+    int error = mpl_steps_run(op, add_table, NR_ROWS, &units);
 
-    return mpl_steps_run(op, add_table, NR_ROWS, &units);
+    if (error != 0)
+        return error;
+    pool->serial++; /* the one that the blocks have: a failed add uses none up */
+    mpl_watch_blocks(pool, MEMPLUG_ACTION_ADD, units.first, nr_blocks);
+    mpl_watch_nodes(pool, MEMPLUG_ACTION_ADD, mpl_nodes_online(pool) & ~nodes);
+    return 0;
 }
 
+/* Unit by unit, so that each is gone as a whole when it is said. */
 void mpl_remove(struct memplug *pool, uint64_t first, uint64_t nr_blocks)
 {
-    for (uint64_t end = first + nr_blocks; end > first;) {
-        const struct mpl_block *last = mpl_block_at(pool, end - 1);
-        struct mpl_objects unit = {
-            .first = last->unit_first,
-            .nr_blocks = last->unit_nr_blocks,
-            .stride = last->unit_nr_blocks,
-        };
+    uint64_t nodes = mpl_nodes_online(pool);
 
-        end = unit.first;
+    for (uint64_t id = first; id < first + nr_blocks;) {
+        const struct mpl_block *head = mpl_block_at(pool, id);
+        struct mpl_objects unit = {
+            .first = id,
+            .nr_blocks = head->unit_nr_blocks,
+            .stride = head->unit_nr_blocks,
+        };
+        int node = head->node;
+
         mpl_steps_undo(pool, add_table, NR_ROWS, &unit);
+        for (uint64_t end = id + unit.nr_blocks; id < end; id++)
+            mpl_watch_block(pool, MEMPLUG_ACTION_REMOVE, id, node);
     }
+    mpl_watch_nodes(pool, MEMPLUG_ACTION_REMOVE, nodes & ~mpl_nodes_online(pool));
 }

@@ -32,6 +32,7 @@
 #define MPL_MAX_NODES 64u
 #define MPL_MAX_MOVERS 16u /* number 0 is nobody */
 #define MPL_MAX_SUBSCRIBERS 16u
+#define MPL_MAX_LISTENERS 16u
 #define MPL_MAX_BATCH 1024u
 #define MPL_WORD_PAGES 64u /* frames that one word of a bitmap describes */
 #define MPL_NO_PFN UINT64_MAX
@@ -110,6 +111,7 @@ struct mpl_block {
     uint32_t unit_first;        /* [C] the unit: what is added and removed as one */
     uint32_t unit_nr_blocks;    /* [C] */
     uint64_t nr_memmap_pages;   /* [C] frames at this block's head that hold the unit's memmap */
+    uint64_t serial;            /* [C] memplug_block_info.serial: not 0 if the block is present */
     char *bitmaps;              /* [C] null unless the block is present */
     uint64_t nr_free;           /* [Z] frames in state free (not held), pageblock not isolated */
     uint64_t nr_managed;        /* [Z] released to the allocator */
@@ -136,6 +138,7 @@ struct mpl_zone {
 } MPL_ALIGNED(MPL_CACHE_LINE);
 
 struct mpl_node {
+    uint64_t nr_blocks; /* [C] present ones */
     struct mpl_zone zones[MEMPLUG_NR_ZONES];
 };
 
@@ -170,7 +173,11 @@ struct memplug {
     struct memplug_mover movers[MPL_MAX_MOVERS];
     unsigned nr_subscribers;           /* [C] by priority, highest first */
     const struct memplug_subscriber *subscribers[MPL_MAX_SUBSCRIBERS];
+    unsigned nr_listeners;             /* [C] in order of listening */
+    const struct memplug_listener *listeners[MPL_MAX_LISTENERS];
     struct memplug_online_hook hook;   /* [C] */
+    uint64_t cpu_nodes;                /* [O] a bit per node with a CPU */
+    uint64_t serial;                   /* [C] adds that have succeeded */
     _Atomic uint64_t host_bytes;       /* [C] */
     _Atomic uint64_t nr_moved_pages;   /* [C] */
 };

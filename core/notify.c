@@ -56,6 +56,31 @@ static struct memplug_notice notice_of(const struct memplug *pool, const struct 
     };
 }
 
+/* Whoever refuses ends it: those behind him are not asked. */
+static int ask_all(struct mpl_op *op, const struct mpl_block *block,
+                   const struct memplug_notice *notice)
+{
+    const struct memplug *pool = op->pool;
+
+    for (unsigned i = 0; i < pool->nr_subscribers; i++) {
+        const struct memplug_subscriber *subscriber = pool->subscribers[i];
+        int error = subscriber->notify(subscriber->context, notice);
+
+        if (error == 0)
+            continue;
+        op->reason->block = (int64_t)mpl_block_id(pool, block);
+        op->reason->owner = subscriber->name;
+        return mpl_fail(op, error < 0 ? error : -MPL_EBUSY, "a subscriber refused", NULL);
+    }
+    return 0;
+}
+
+static void tell_all(const struct memplug *pool, const struct memplug_notice *notice)
+{
+    for (unsigned i = 0; i < pool->nr_subscribers; i++)
+        pool->subscribers[i]->notify(pool->subscribers[i]->context, notice);
+}
+
 int mpl_notify_going(struct mpl_op *op, struct mpl_block *block, enum memplug_event event)
 {
     struct memplug *pool = op->pool;
@@ -67,17 +92,7 @@ int mpl_notify_going(struct mpl_op *op, struct mpl_block *block, enum memplug_ev
     block->gains_any = changes_node(pool, block, event, false) ? block->node : -1;
     block->announced = true;
     notice = notice_of(pool, block, event);
-    for (unsigned i = 0; i < pool->nr_subscribers; i++) {
-        const struct memplug_subscriber *subscriber = pool->subscribers[i];
-        int error = subscriber->notify(subscriber->context, &notice);
-
-        if (error == 0)
-            continue;
-        op->reason->block = (int64_t)mpl_block_id(pool, block);
-        op->reason->owner = subscriber->name;
-        return mpl_fail(op, error < 0 ? error : -MPL_EBUSY, "a subscriber refused", NULL);
-    }
-    return 0;
+    return ask_all(op, block, &notice);
 }
 
 void mpl_notify_end(struct memplug *pool, struct mpl_block *block, enum memplug_event event)
@@ -86,8 +101,37 @@ void mpl_notify_end(struct memplug *pool, struct mpl_block *block, enum memplug_
 
     if (!block->announced)
         return;
-    for (unsigned i = 0; i < pool->nr_subscribers; i++)
-        pool->subscribers[i]->notify(pool->subscribers[i]->context, &notice);
+    tell_all(pool, &notice);
     block->announced = false;
     block->gains_normal = block->gains_any = 0;
+}
+
+/* About the memory itself, whoever gains it; a block that is all memmap has some too. */
+static struct memplug_notice notice_of_memory(const struct memplug *pool,
+                                              const struct mpl_block *block,
+                                              enum memplug_event event)
+{
+    return (struct memplug_notice){
+        .event = event,
+        .start = mpl_block_data_start(pool, block),
+        .nr_pages = mpl_block_data_pages(pool, block),
+        .node_normal = -1,
+        .node_any = -1,
+        .memmap_start = mpl_block_start(pool, block),
+        .nr_memmap_pages = block->nr_memmap_pages,
+    };
+}
+
+int mpl_notify_prepare(struct mpl_op *op, struct mpl_block *block)
+{
+    struct memplug_notice notice = notice_of_memory(op->pool, block, MEMPLUG_PREPARE_ONLINE);
+
+    return ask_all(op, block, &notice);
+}
+
+void mpl_notify_finish(struct memplug *pool, struct mpl_block *block)
+{
+    struct memplug_notice notice = notice_of_memory(pool, block, MEMPLUG_FINISH_OFFLINE);
+
+    tell_all(pool, &notice);
 }

@@ -102,6 +102,13 @@ static int forget(struct mpl_op *op, struct mpl_block *block)
     return 0;
 }
 
+/* Nobody has to do with the block's memory any more. */
+static int finish(struct mpl_op *op, struct mpl_block *block)
+{
+    mpl_notify_finish(op->pool, block);
+    return 0;
+}
+
 static const struct mpl_step offline_table[] = {
     {"claim", claim, claim_undo, false},
     {"cancel", NULL, cancel_undo, false},
@@ -113,12 +120,17 @@ static const struct mpl_step offline_table[] = {
     {"tell", tell, NULL, true},
     {"leave", leave_zone, NULL, true},
     {"forget", forget, NULL, true},
+    {"finish", finish, NULL, true},
 };
 
 int mpl_offline(struct mpl_op *op, uint64_t first, uint64_t nr_blocks)
 {
     struct mpl_objects blocks = {.first = first, .nr_blocks = nr_blocks, .stride = 1};
 
-    return mpl_steps_run(op, offline_table, sizeof(offline_table) / sizeof(offline_table[0]),
-                         &blocks);
+    int error = mpl_steps_run(op, offline_table, sizeof(offline_table) / sizeof(offline_table[0]),
+                              &blocks);
+
+    if (error == 0)
+        mpl_watch_blocks(op->pool, MEMPLUG_ACTION_OFFLINE, first, nr_blocks);
+    return error;
 }

@@ -12,11 +12,10 @@ static int claim(struct mpl_op *op, struct mpl_block *block)
     return 0;
 }
 
-/* Whoever looked at the bitmaps meanwhile has gone when the drain returns. */
 static void claim_undo(struct memplug *pool, struct mpl_block *block)
 {
+    (void)pool;
     mpl_block_set_state(block, MEMPLUG_BLOCK_OFFLINE);
-    mpl_percpu_drain(pool);
 }
 
 /* The block is spanned by its zone from here on; its pageblocks are isolated until "release". */
@@ -35,6 +34,7 @@ static int enter_zone(struct mpl_op *op, struct mpl_block *block)
     return 0;
 }
 
+/* Whoever looked at the bitmaps meanwhile has gone when the drain returns. */
 static void enter_zone_undo(struct memplug *pool, struct mpl_block *block)
 {
     struct mpl_zone *zone = mpl_zone_of(pool, block);
@@ -44,6 +44,7 @@ static void enter_zone_undo(struct memplug *pool, struct mpl_block *block)
     MPL_PUT(block->zone, MEMPLUG_NR_ZONES);
     mpl_zone_shrink(pool, zone, mpl_block_start(pool, block), mpl_block_pages(&pool->geometry));
     mpl_spin_unlock(&zone->lock);
+    mpl_percpu_drain(pool);
 }
 
 /* If GOING_ONLINE is refused, everybody hears CANCEL_ONLINE, also those not asked: so its row
@@ -111,6 +112,7 @@ static int tell(struct mpl_op *op, struct mpl_block *block)
 
 static const struct mpl_step online_table[] = {
     {"claim", claim, claim_undo, false},
+    {"prepare", mpl_notify_prepare, mpl_notify_finish, false},
     {"zone", enter_zone, enter_zone_undo, false},
     {"cancel", NULL, cancel_undo, false},
     {"ask", ask, NULL, false},
@@ -123,6 +125,10 @@ int mpl_online(struct mpl_op *op, uint64_t first, uint64_t nr_blocks)
 {
     struct mpl_objects blocks = {.first = first, .nr_blocks = nr_blocks, .stride = 1};
 
-    return mpl_steps_run(op, online_table, sizeof(online_table) / sizeof(online_table[0]),
-                         &blocks);
+    int error = mpl_steps_run(op, online_table, sizeof(online_table) / sizeof(online_table[0]),
+                              &blocks);
+
+    if (error == 0)
+        mpl_watch_blocks(op->pool, MEMPLUG_ACTION_ONLINE, first, nr_blocks);
+    return error;
 }

@@ -31,6 +31,7 @@ static const char *geometry_fault(const struct memplug_host *host)
 /* Where the parts of the metadata lie. */
 struct plan {
     unsigned nr_blocks, nr_nodes, nr_slots;
+    uint64_t cpu_nodes;
     uint64_t blocks, nodes, slots, batch, total;
 };
 
@@ -52,8 +53,12 @@ static int make_plan(const struct memplug_config *config, struct plan *plan,
     reason->operation = "open";
     reason->step = "check";
     reason->why = geometry_fault(config->host);
-    if (reason->why == NULL && config->nr_nodes > MPL_MAX_NODES)
+    plan->nr_nodes = config->nr_nodes != 0 ? config->nr_nodes : 1;
+    plan->cpu_nodes = config->cpu_nodes != 0 ? config->cpu_nodes : 1;
+    if (reason->why == NULL && plan->nr_nodes > MPL_MAX_NODES)
         reason->why = "there are more than 64 nodes";
+    if (reason->why == NULL && plan->cpu_nodes > UINT64_MAX >> (MPL_MAX_NODES - plan->nr_nodes))
+        reason->why = "a CPU is on a node that there is not";
     if (reason->why != NULL)
         return reason->error = -MPL_EINVAL;
     nr_blocks = geometry->address_limit >> geometry->block_shift;
@@ -63,7 +68,6 @@ static int make_plan(const struct memplug_config *config, struct plan *plan,
         return reason->error = -MPL_E2BIG;
     }
     plan->nr_blocks = (unsigned)nr_blocks;
-    plan->nr_nodes = config->nr_nodes != 0 ? config->nr_nodes : 1;
     plan->nr_slots = config->host->nr_cpus;
     plan->total = 0;
     place(&plan->total, sizeof(struct memplug));
@@ -96,6 +100,7 @@ static void lay_out(struct memplug *pool, const struct memplug_config *config,
     pool->batch = (struct memplug_move *)(void *)(base + plan->batch);
     pool->nr_blocks_max = plan->nr_blocks;
     pool->nr_nodes = plan->nr_nodes;
+    pool->cpu_nodes = plan->cpu_nodes;
     pool->nr_slots = plan->nr_slots;
     atomic_store(&pool->nr_movers, 1);
     for (unsigned node = 0; node < pool->nr_nodes; node++)

@@ -75,5 +75,17 @@ int mpl_migrate_block(struct mpl_op *op, struct mpl_block *block);
 int mpl_notify_going(struct mpl_op *op, struct mpl_block *block, enum memplug_event event);
 /* The other events end the pair; nothing is sent if none was begun. */
 void mpl_notify_end(struct memplug *pool, struct mpl_block *block, enum memplug_event event);
+/* PREPARE_ONLINE, which may be refused, and FINISH_OFFLINE. */
+int mpl_notify_prepare(struct mpl_op *op, struct mpl_block *block);
+void mpl_notify_finish(struct memplug *pool, struct mpl_block *block);
+
+/* --- watch.c: uevents, sent when an operation has succeeded ----------------------------------- */
+void mpl_watch_block(const struct memplug *pool, enum memplug_action action, uint64_t id,
+                     int node);
+/* Present ones, ascending. */
+void mpl_watch_blocks(const struct memplug *pool, enum memplug_action action, uint64_t first,
+                      uint64_t nr_blocks);
+/* Nodes came (ADD) or went (REMOVE): those of the mask, ascending. */
+void mpl_watch_nodes(const struct memplug *pool, enum memplug_action action, uint64_t nodes);
 
 #endif

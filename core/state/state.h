@@ -198,6 +198,10 @@ void mpl_zone_shrink(struct memplug *pool, struct mpl_zone *zone, memplug_pfn_t 
 void mpl_zone_note_free(struct memplug *pool, struct mpl_block *block);
 
 bool mpl_node_valid(const struct memplug *pool, int node);
+/* A unit's blocks came to their node, or go. */
+void mpl_node_count(struct memplug *pool, const struct mpl_block *unit, bool present);
+/* Nodes with a CPU or a block, a bit each. */
+uint64_t mpl_nodes_online(const struct memplug *pool);
 
 /* Which zone a block goes to. */
 enum memplug_zone mpl_policy_zone(struct memplug *pool, const struct mpl_block *block,

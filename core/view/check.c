@@ -60,6 +60,9 @@ static int check_callees(const struct memplug *pool, struct memplug_reason *reas
     const struct mpl_rule numbers[] = {
         {nr_movers < 1 || nr_movers > MPL_MAX_MOVERS, "the number of movers cannot be"},
         {pool->nr_subscribers > MPL_MAX_SUBSCRIBERS, "the number of subscribers cannot be"},
+        {pool->nr_listeners > MPL_MAX_LISTENERS, "the number of listeners cannot be"},
+        {pool->cpu_nodes == 0 || pool->cpu_nodes > UINT64_MAX >> (MPL_MAX_NODES - pool->nr_nodes),
+         "no CPU is on any node, or one is on a node that there is not"},
     };
     int error = mpl_check_rules(reason, &where, numbers, NR_ROWS(numbers));
 
@@ -78,6 +81,12 @@ static int check_callees(const struct memplug *pool, struct memplug_reason *reas
         };
 
         error = mpl_check_rules(reason, &where, rules, NR_ROWS(rules));
+    }
+    for (unsigned i = 0; i < pool->nr_listeners && error == 0; i++) {
+        const struct mpl_rule rule = {!pool->listeners[i] || !pool->listeners[i]->hear,
+                                      "a listener cannot hear"};
+
+        error = mpl_check_rules(reason, &where, &rule, 1);
     }
     return error;
 }
@@ -134,6 +143,7 @@ static int check_block(const struct memplug *pool, const struct mpl_block *block
         {block->memmap != MEMPLUG_MEMMAP_RANGE && block->unit_nr_blocks != 1,
          "a unit of several blocks has no memmap of the range"},
         {!block->bitmaps, "the block has no bitmaps"},
+        {block->serial == 0 || block->serial > pool->serial, "the block's serial cannot be"},
         {!online && (block->nr_free | block->nr_managed | block->nr_isolated) != 0,
          "an offline block counts frames"},
     };
@@ -259,7 +269,7 @@ static int check_online(struct memplug *pool, struct memplug_reason *reason)
     return error;
 }
 
-/* --- zones ------------------------------------------------------------------------------------ */
+/* --- zones and nodes -------------------------------------------------------------------------- */
 
 /* A zone as its blocks make it; the blocks were checked. */
 static void recount(const struct memplug *pool, const struct mpl_zone *zone, struct mpl_zone *sum)
@@ -317,10 +327,27 @@ static int check_zone(struct memplug *pool, int node, unsigned kind, struct memp
     }
 }
 
+static int check_node(const struct memplug *pool, int node, struct memplug_reason *reason)
+{
+    struct mpl_where where = {"node", -1, node, MPL_NO_PFN};
+    struct mpl_rule rule = {false, "nr_blocks of the node is not how many it has"};
+    uint64_t nr_blocks = 0;
+
+    for (uint64_t id = 0; id < pool->nr_blocks_max; id++) {
+        const struct mpl_block *block = mpl_block_at(pool, id);
+
+        nr_blocks += mpl_block_state(block) != MEMPLUG_BLOCK_ABSENT && block->node == node;
+    }
+    rule.broken = pool->nodes[node].nr_blocks != nr_blocks;
+    return mpl_check_rules(reason, &where, &rule, 1);
+}
+
 static int check_zones(struct memplug *pool, struct memplug_reason *reason)
 {
     int error = 0;
 
+    for (int node = 0; node < (int)pool->nr_nodes && error == 0; node++)
+        error = check_node(pool, node, reason);
     for (int node = 0; node < (int)pool->nr_nodes; node++)
         for (unsigned kind = 0; kind < MEMPLUG_NR_ZONES && error == 0; kind++)
             error = check_zone(pool, node, kind, reason);

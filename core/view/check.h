@@ -16,7 +16,7 @@ struct mpl_rule {
 
 /* Where the rows are about: -1 and MPL_NO_PFN if it is no block and no frame. */
 struct mpl_where {
-    const char *step; /* "pool", "block", "unit", "frames", "slots", "zone" */
+    const char *step; /* "pool", "block", "unit", "frames", "slots", "zone", "node" */
     int64_t block;
     int node;
     uint64_t pfn;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The whole state as text, so that two states can be compared. What is not state is not in it:
- * addresses that the host chose, how many pages have moved so far, and which free frames a CPU
- * keeps at hand. Frames are written as runs:
+ * addresses that the host chose, how many pages have moved and how many adds there were so far,
+ * and which free frames a CPU keeps at hand. Frames are written as runs:
  *
  *   block 1 online Movable node 0 memmap block unit 1+1 memmap_pages 512 managed 32256 free 32254
  *    altmap 0x8000-0x10000 reserve 0 free 512 align 0 alloc 512 offset 0x0
@@ -60,6 +60,7 @@ static void dump_pool(const struct memplug *pool, struct mpl_text *text)
     mpl_text_hex_field(text, "address_limit", geometry->address_limit);
     mpl_text_field(text, "blocks_max", pool->nr_blocks_max);
     mpl_text_field(text, "nodes", pool->nr_nodes);
+    mpl_text_hex_field(text, "cpu_nodes", pool->cpu_nodes);
     mpl_text_field(text, "slots", pool->nr_slots);
     mpl_text_field(text, "host_bytes", pool->host_bytes);
     mpl_text_string(text, pool->hook.online_pages ? " hook set\n" : " hook default\n");
@@ -85,6 +86,11 @@ static void dump_callees(const struct memplug *pool, struct mpl_text *text)
         mpl_text_signed(text, pool->subscribers[i]->priority);
         mpl_text_string(text, "\n");
     }
+    if (pool->nr_listeners != 0) {
+        mpl_text_string(text, "listeners ");
+        mpl_text_decimal(text, pool->nr_listeners);
+        mpl_text_string(text, "\n");
+    }
 }
 
 /* --- zones ------------------------------------------------------------------------------------ */
@@ -106,6 +112,16 @@ static void dump_bits(struct mpl_text *text, const uint64_t *words, uint64_t nr_
         mpl_text_string(text, "-");
         mpl_text_decimal(text, bit - 1);
     }
+}
+
+static void dump_node(const struct memplug *pool, int node, struct mpl_text *text)
+{
+    if (pool->nodes[node].nr_blocks == 0)
+        return;
+    mpl_text_string(text, "node ");
+    mpl_text_signed(text, node);
+    mpl_text_field(text, "blocks", pool->nodes[node].nr_blocks);
+    mpl_text_string(text, "\n");
 }
 
 static void dump_zone(const struct memplug *pool, int node, unsigned kind, struct mpl_text *text)
@@ -286,9 +302,11 @@ int memplug_dump(struct memplug *pool, memplug_write_t *write, void *context)
     mpl_text_to_callback(&text, write, context);
     dump_pool(pool, &text);
     dump_callees(pool, &text);
-    for (int node = 0; node < (int)pool->nr_nodes; node++)
+    for (int node = 0; node < (int)pool->nr_nodes; node++) {
+        dump_node(pool, node, &text);
         for (unsigned kind = 0; kind < MEMPLUG_NR_ZONES; kind++)
             dump_zone(pool, node, kind, &text);
+    }
     for (uint64_t id = 0; id < pool->nr_blocks_max; id++)
         dump_block(pool, id, &text);
     mpl_text_end(&text);

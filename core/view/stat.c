@@ -38,6 +38,7 @@ static void info_fixed(const struct mpl_block *block, struct memplug_block_info 
     info->unit_first = __atomic_load_n(&block->unit_first, __ATOMIC_RELAXED);
     info->unit_nr_blocks = __atomic_load_n(&block->unit_nr_blocks, __ATOMIC_RELAXED);
     info->nr_memmap_pages = __atomic_load_n(&block->nr_memmap_pages, __ATOMIC_RELAXED);
+    info->serial = __atomic_load_n(&block->serial, __ATOMIC_RELAXED);
 }
 
 static enum memplug_zone zone_kind(const struct mpl_block *block)
@@ -113,6 +114,24 @@ int memplug_zone_info(const struct memplug *pool, int node, enum memplug_zone ki
         .nr_isolated_pageblocks = zone->nr_isolated,
     };
     mpl_spin_unlock(&zone->lock);
+    return 0;
+}
+
+int memplug_node_info(const struct memplug *pool, int node, struct memplug_node_info *info)
+{
+    if (!info || !mpl_node_valid(pool, node))
+        return -MPL_EINVAL;
+    *info = (struct memplug_node_info){
+        .online = (mpl_nodes_online(pool) >> node & 1) != 0,
+        .nr_blocks = __atomic_load_n(&pool->nodes[node].nr_blocks, __ATOMIC_RELAXED),
+    };
+    for (unsigned kind = 0; kind < MEMPLUG_NR_ZONES; kind++) {
+        struct memplug_zone_info zone;
+
+        memplug_zone_info(pool, node, (enum memplug_zone)kind, &zone);
+        info->has_memory |= zone.nr_present_pages != 0;
+        info->has_normal_memory |= zone.nr_present_pages != 0 && kind != MEMPLUG_ZONE_MOVABLE;
+    }
     return 0;
 }
 

@@ -278,7 +278,8 @@ static int wrapped_notify(void *context, const struct memplug_notice *notice)
 {
     struct wrapped_subscriber *wrapped = context;
 
-    if (notice->event == MEMPLUG_GOING_ONLINE || notice->event == MEMPLUG_GOING_OFFLINE) {
+    if (notice->event == MEMPLUG_PREPARE_ONLINE || notice->event == MEMPLUG_GOING_ONLINE ||
+        notice->event == MEMPLUG_GOING_OFFLINE) {
         int error = meet(wrapped->fault, FAULT_GOING, wrapped->inner->name);
 
         if (error)

@@ -21,7 +21,7 @@ enum fault_kind {
     FAULT_PROVIDE,    /* -ENOMEM */
     FAULT_MEMORY_GET, /* -ENOMEM */
     FAULT_MOVE,       /* -EBUSY: one entry of a move() */
-    FAULT_GOING,      /* -EPERM: an answer to GOING_ONLINE or GOING_OFFLINE */
+    FAULT_GOING,      /* -EPERM: an answer to PREPARE_ONLINE or to GOING_* */
     FAULT_NR_KINDS
 };
 

@@ -46,8 +46,8 @@ uint64_t memplug_metadata_bytes(const struct memplug_config *config);
 /*
  * Make an empty pool in the caller's memory: zeroed, aligned to 64 bytes, of at least
  * memplug_metadata_bytes(), kept until memplug_close(). Only what is used of it is touched: at
- * most 256 bytes a block. -EINVAL (geometry, over 64 nodes, alignment), -E2BIG (more than 4,096
- * blocks), -ENOMEM (too small).
+ * most 256 bytes a block. -EINVAL (geometry, nodes, alignment), -E2BIG (more than 4,096 blocks),
+ * -ENOMEM (too small).
  */
 int memplug_open(const struct memplug_config *config, void *metadata, uint64_t metadata_bytes,
                  struct memplug **pool, struct memplug_reason *reason);

@@ -81,7 +81,8 @@ struct memplug_notice {
  * A subscriber. PREPARE_ONLINE, GOING_ONLINE and GOING_OFFLINE may be refused with a negative
  * errno; what other events return is ignored. If one subscriber refuses GOING, all get the CANCEL
  * event, also those that were not asked. PREPARE_ONLINE comes first and FINISH_OFFLINE last, also
- * after an online that failed behind PREPARE_ONLINE (linux semantics, 7). Called in order of
+ * after an online that failed behind PREPARE_ONLINE (linux semantics, 7); a PREPARE_ONLINE that is
+ * refused has no end. Called in order of
  * priority, highest first, with the control lock held: it may sleep, allocate and free, and must
  * not call add, online, offline or remove.
  */

@@ -284,6 +284,9 @@ static int vote(void *context, const struct memplug_notice *notice)
     case MEMPLUG_CANCEL_OFFLINE:
         voter->nr_cancel++;
         return -EIO; /* nobody listens */
+    case MEMPLUG_PREPARE_ONLINE:
+    case MEMPLUG_FINISH_OFFLINE:
+        return 0; /* of another pair */
     default:
         voter->nr_done++;
         return -EIO;

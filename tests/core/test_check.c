@@ -47,6 +47,8 @@ static const struct memplug_subscriber loud = {.name = "loud", .priority = 5, .n
 static const struct memplug_subscriber calm = {.name = "calm", .priority = 1, .notify = notify};
 static const struct memplug_subscriber deaf = {.name = "deaf", .priority = 1};
 
+static const struct memplug_listener mute = {.hear = NULL};
+
 static void keep_two(void *context, memplug_pfn_t start, uint32_t nr_pages)
 {
     uint64_t index = start.nr % 256;
@@ -182,6 +184,11 @@ static const char *damage_pool(struct world *w, unsigned n)
     ROW("a subscriber cannot be notified", pool->nr_subscribers = 3)
     ROW("the subscribers are not sorted by priority",
         pool->subscribers[0] = &calm; pool->subscribers[1] = &loud)
+    ROW("the number of listeners cannot be", pool->nr_listeners = 17)
+    ROW("a listener cannot hear", pool->listeners[0] = NULL; pool->nr_listeners = 1)
+    ROW("a listener cannot hear", pool->listeners[0] = &mute; pool->nr_listeners = 1)
+    ROW("no CPU is on any node, or one is on a node that there is not", pool->cpu_nodes = 0)
+    ROW("no CPU is on any node, or one is on a node that there is not", pool->cpu_nodes = 4)
     ROW("host_bytes is not what the units took from the host", pool->host_bytes++)
     return NULL;
 }
@@ -217,6 +224,8 @@ static const char *damage_block(struct world *w, unsigned n)
     ROW("a unit of several blocks has no memmap of the range",
         at(w, 6)->memmap = MEMPLUG_MEMMAP_HOST)
     ROW("the block has no bitmaps", at(w, 2)->bitmaps = NULL)
+    ROW("the block's serial cannot be", at(w, 2)->serial = 0)
+    ROW("the block's serial cannot be", at(w, 2)->serial = w->pool->serial + 1)
     ROW(counts, at(w, 2)->nr_free = 1)
     ROW(counts, at(w, 2)->nr_managed = 1)
     ROW(counts, at(w, 2)->nr_isolated = 1)
@@ -372,6 +381,13 @@ static const char *damage_zone(struct world *w, unsigned n)
     return NULL;
 }
 
+static const char *damage_node(struct world *w, unsigned n)
+{
+    ROW("nr_blocks of the node is not how many it has", w->pool->nodes[0].nr_blocks++)
+    ROW("nr_blocks of the node is not how many it has", w->pool->nodes[1].nr_blocks = 0)
+    return NULL;
+}
+
 /* --- tests ------------------------------------------------------------------------------------ */
 
 static void run(const char *(*damage)(struct world *world, unsigned n), const char *step)
@@ -471,12 +487,19 @@ static void zone(void **state)
     run(damage_zone, "zone");
 }
 
+static void node(void **state)
+{
+    (void)state;
+    run(damage_node, "node");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(whole),  cmocka_unit_test(where), cmocka_unit_test(pool),
         cmocka_unit_test(block),  cmocka_unit_test(unit),  cmocka_unit_test(frames),
         cmocka_unit_test(pages),  cmocka_unit_test(slots), cmocka_unit_test(zone),
+        cmocka_unit_test(node),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -45,10 +45,13 @@ static int hear(void *context, const struct memplug_notice *notice)
 {
     struct listener *listener = context;
     struct stage *stage = listener->stage;
-    struct heard *heard = &stage->heard[stage->nr_heard++];
+    struct heard *heard = &stage->heard[stage->nr_heard];
     struct memplug_zone_info zone = {.nr_spanned_pages = 0};
     uint64_t id = notice->start.nr / BLOCK_PAGES;
 
+    if (notice->event == MEMPLUG_PREPARE_ONLINE || notice->event == MEMPLUG_FINISH_OFFLINE)
+        return 0; /* test_prepare.c */
+    stage->nr_heard++;
     assert_true(stage->nr_heard < 256);
     heard->listener = listener->number;
     heard->notice = *notice;
@@ -233,9 +236,9 @@ static void test_a_subscriber_must_not_call_back(void **state)
     assert_int_equal(toy_add(&stage.toy, 1, 2, MEMPLUG_MEMMAP_HOST, 0), 0);
     assert_int_equal(memplug_subscribe(stage.toy.pool, &subscriber), 0);
     assert_int_equal(online(&stage, 1, 1, MEMPLUG_ONLINE_KERNEL), 0);
-    assert_int_equal(stage.nr_heard, 2);
+    assert_int_equal(stage.nr_heard, 3);
     assert_int_equal(offline(&stage, 1, 1), 0);
-    assert_int_equal(stage.nr_heard, 2);
+    assert_int_equal(stage.nr_heard, 3);
     close_stage(&stage);
 }
 

@@ -150,8 +150,9 @@ static void dump_says_everything(void **state)
     pinned = alloc(&world, 2, 1);
     assert_int_equal(memplug_pin(world.pool, pinned), 0);
     text = dump(&world);
-    expect_line(text, " nodes 2 slots 4 host_bytes 0 hook default\nmover 1 \"test\" batch_max 0 "
-                      "ask\nzone 0 Normal start 0x100 spanned 256 present 256 managed 252 free 236 "
+    expect_line(text, " nodes 2 cpu_nodes 0x1 slots 4 host_bytes 0 hook default\nmover 1 "
+                      "\"test\" batch_max 0 ask\nnode 0 blocks 3\nzone 0 "
+                      "Normal start 0x100 spanned 256 present 256 managed 252 free 236 "
                       "isolated 0 has_free 1\nzone 0 Movable start 0x300 spanned 256 present 256 "
                       "managed 252 free 250 isolated 0 has_free 3\nblock 1 online Normal ");
     expect_line(text, "block 1 online Normal node 0 memmap block unit 1+1 memmap_pages 4 managed "
@@ -297,7 +298,7 @@ static void no_control_lock(void **state)
     assert_int_equal(memplug_subscribe(world.pool, &subscriber), 0);
     add(&world, 1, 1, MEMPLUG_MEMMAP_BLOCK);
     online(&world, 1, 1, MEMPLUG_ONLINE_MOVABLE);
-    assert_int_equal(world.nr_asked, 2);
+    assert_int_equal(world.nr_asked, 3);
     close_world(&world);
 }
 
