@@ -15,6 +15,8 @@ static void claim_undo(struct memplug *pool, struct mpl_block *unit)
     unit->backing = NULL;
     unit->offset_bytes = 0;
     for (uint64_t i = 0; i < nr_blocks; i++) {
+        mpl_group_part(pool, &unit[i]);
+        MPL_PUT(unit[i].group, 0);
         MPL_PUT(unit[i].zone, 0);
         MPL_PUT(unit[i].memmap, 0);
         MPL_PUT(unit[i].node, 0);
@@ -48,6 +50,8 @@ static int claim(struct mpl_op *op, struct mpl_block *unit)
         MPL_PUT(unit[i].zone, MEMPLUG_NR_ZONES);
         MPL_PUT(unit[i].memmap, (uint8_t)add->memmap);
         MPL_PUT(unit[i].node, (int16_t)add->node);
+        MPL_PUT(unit[i].group, (uint16_t)add->group);
+        mpl_group_join(pool, &unit[i]);
         MPL_PUT(unit[i].unit_first, (uint32_t)first);
         MPL_PUT(unit[i].unit_nr_blocks, (uint32_t)nr_blocks);
         MPL_PUT(unit[i].nr_memmap_pages, nr_left < block_pages ? nr_left : block_pages);

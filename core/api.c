@@ -71,13 +71,31 @@ static int choose_address(struct mpl_op *op, struct memplug_add *add, uint64_t a
                     "choose an address that is a multiple of more blocks");
 }
 
+/* A block of a group is on the group's node. */
+static int choose_node(struct mpl_op *op, struct memplug_add *add)
+{
+    const struct mpl_group *group = mpl_group_at(op->pool, add->group);
+
+    if (add->group == 0)
+        return 0;
+    if (group == NULL)
+        return mpl_fail(op, -MPL_EINVAL, "there is no such memory group", "register it first");
+    if (add->node != MEMPLUG_ANY_NODE && add->node != group->node) {
+        op->reason->node = add->node;
+        return mpl_fail(op, -MPL_EINVAL, "the memory group is on another node",
+                        "name no node: the group's is taken");
+    }
+    add->node = group->node;
+    return 0;
+}
+
 static int add_locked(struct mpl_op *op, struct memplug_add *add)
 {
     unsigned block_shift = op->pool->geometry.block_shift;
     uint64_t alignment;
-    int error = 0;
+    int error = choose_node(op, add);
 
-    if (add->address != MEMPLUG_ANY_ADDRESS)
+    if (error == 0 && add->address != MEMPLUG_ANY_ADDRESS)
         error = check_absent(op, add->address >> block_shift, add->size_bytes >> block_shift);
     if (error == 0)
         error = choose_memmap(op, add, &alignment);
@@ -98,7 +116,7 @@ int memplug_add(struct memplug *pool, struct memplug_add *request,
 
     mpl_door_open(&door, pool, "add", limit, reason);
     error = mpl_range_check(&door.op, add.address, add.size_bytes);
-    if (error == 0 && !mpl_node_valid(pool, add.node)) {
+    if (error == 0 && add.group == 0 && !mpl_node_valid(pool, add.node)) {
         door.op.reason->node = add.node;
         error = mpl_fail(&door.op, -MPL_EINVAL, "there is no such node", NULL);
     }

@@ -23,6 +23,7 @@
 #include <stdatomic.h>
 
 #include <memplug/memplug.h>
+#include <memplug/policy.h>
 
 #include "compiler.h"
 #include "errors.h"
@@ -33,6 +34,7 @@
 #define MPL_MAX_MOVERS 16u /* number 0 is nobody */
 #define MPL_MAX_SUBSCRIBERS 16u
 #define MPL_MAX_LISTENERS 16u
+#define MPL_MAX_GROUPS 1024u
 #define MPL_MAX_BATCH 1024u
 #define MPL_WORD_PAGES 64u /* frames that one word of a bitmap describes */
 #define MPL_NO_PFN UINT64_MAX
@@ -106,6 +108,7 @@ struct mpl_block {
     bool bitmaps_from_host;     /* [C] */
     bool announced;             /* [C] GOING_OFFLINE or GOING_ONLINE was sent and not ended */
     int16_t node;               /* [C] */
+    uint16_t group;             /* [C] a memory group; 0: none */
     int16_t gains_normal;       /* [C] memplug_notice.node_normal and node_any of the pair of */
     int16_t gains_any;          /* events that was begun */
     uint32_t unit_first;        /* [C] the unit: what is added and removed as one */
@@ -131,6 +134,7 @@ struct mpl_zone {
     memplug_pfn_t start;       /* [Z] 0 if nothing is spanned */
     uint64_t nr_spanned;       /* [Z] pages, as are those that follow */
     uint64_t nr_present;       /* [Z] */
+    uint64_t nr_early;         /* [Z] present pages that are boot memory */
     uint64_t nr_managed;       /* [Z] */
     uint64_t nr_free;          /* [Z] in state free (not held), isolated or not */
     uint64_t nr_isolated;      /* [Z] pageblocks */
@@ -140,6 +144,17 @@ struct mpl_zone {
 struct mpl_node {
     uint64_t nr_blocks; /* [C] present ones */
     struct mpl_zone zones[MEMPLUG_NR_ZONES];
+};
+
+/* A memory group. Its pages count from the moment its block enters a zone until it leaves it. */
+struct mpl_group {
+    bool used;             /* [C] else the rest is 0 */
+    bool dynamic;          /* [C] */
+    int16_t node;          /* [C] */
+    uint32_t nr_blocks;    /* [C] */
+    uint64_t nr_pages;     /* [C] of the device; dynamic: of a unit */
+    uint64_t nr_kernel;    /* [C] pages in kernel zones */
+    uint64_t nr_movable;   /* [C] pages in Movable */
 };
 
 /* --- per-CPU slots ---------------------------------------------------------------------------- */
@@ -168,6 +183,9 @@ struct memplug {
     struct mpl_node *nodes;            /* [O] nr_nodes */
     struct mpl_slot *slots;            /* [O] nr_slots, one per CPU of the host */
     struct memplug_move *batch;        /* [O] MPL_MAX_BATCH; used under the control lock */
+    struct mpl_group *groups;          /* [O] MPL_MAX_GROUPS of them; number 1 is the first */
+    unsigned nr_groups_touched;        /* [C] no higher number was ever given */
+    struct memplug_policy policy;      /* [C] */
     unsigned nr_blocks_max, nr_nodes, nr_slots;
     atomic_uint nr_movers;             /* including nobody */
     struct memplug_mover movers[MPL_MAX_MOVERS];

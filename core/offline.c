@@ -87,6 +87,7 @@ static int leave_zone(struct mpl_op *op, struct mpl_block *block)
     struct mpl_zone *zone = mpl_zone_of(pool, block);
 
     mpl_spin_lock(pool, &zone->lock);
+    mpl_group_leave(pool, block);
     MPL_PUT(block->zone, MEMPLUG_NR_ZONES);
     mpl_zone_shrink(pool, zone, mpl_block_start(pool, block), mpl_block_pages(&pool->geometry));
     mpl_block_set_state(block, MEMPLUG_BLOCK_OFFLINE);

@@ -28,6 +28,7 @@ static int enter_zone(struct mpl_op *op, struct mpl_block *block)
     mpl_spin_lock(pool, &zone->lock);
     mpl_frames_reset(pool, block);
     MPL_PUT(block->zone, (uint8_t)kind);
+    mpl_group_enter(pool, block);
     mpl_zone_grow(pool, zone, mpl_block_start(pool, block), mpl_block_pages(&pool->geometry));
     mpl_isolate_block(pool, block);
     mpl_spin_unlock(&zone->lock);
@@ -41,6 +42,7 @@ static void enter_zone_undo(struct memplug *pool, struct mpl_block *block)
 
     mpl_spin_lock(pool, &zone->lock);
     mpl_unisolate_block(pool, block);
+    mpl_group_leave(pool, block);
     MPL_PUT(block->zone, MEMPLUG_NR_ZONES);
     mpl_zone_shrink(pool, zone, mpl_block_start(pool, block), mpl_block_pages(&pool->geometry));
     mpl_spin_unlock(&zone->lock);

@@ -3,6 +3,8 @@
 #include "door.h"
 #include "state/state.h"
 
+#define DEFAULT_RATIO 301 /* Linux's: three pages of Movable for each of the kernel's, and a bit */
+
 static const char *geometry_fault(const struct memplug_host *host)
 {
     const struct memplug_geometry *geometry = &host->geometry;
@@ -32,7 +34,7 @@ static const char *geometry_fault(const struct memplug_host *host)
 struct plan {
     unsigned nr_blocks, nr_nodes, nr_slots;
     uint64_t cpu_nodes;
-    uint64_t blocks, nodes, slots, batch, total;
+    uint64_t blocks, nodes, slots, batch, groups, total;
 };
 
 static uint64_t place(uint64_t *total, uint64_t size_bytes)
@@ -74,6 +76,7 @@ static int make_plan(const struct memplug_config *config, struct plan *plan,
     plan->nodes = place(&plan->total, plan->nr_nodes * sizeof(struct mpl_node));
     plan->slots = place(&plan->total, plan->nr_slots * sizeof(struct mpl_slot));
     plan->batch = place(&plan->total, MPL_MAX_BATCH * sizeof(struct memplug_move));
+    plan->groups = place(&plan->total, MPL_MAX_GROUPS * sizeof(struct mpl_group));
     plan->blocks = place(&plan->total, plan->nr_blocks * sizeof(struct mpl_block));
     return 0;
 }
@@ -97,11 +100,17 @@ static void lay_out(struct memplug *pool, const struct memplug_config *config,
     pool->blocks = (struct mpl_block *)(void *)(base + plan->blocks);
     pool->nodes = (struct mpl_node *)(void *)(base + plan->nodes);
     pool->slots = (struct mpl_slot *)(void *)(base + plan->slots);
+    pool->groups = (struct mpl_group *)(void *)(base + plan->groups);
     pool->batch = (struct memplug_move *)(void *)(base + plan->batch);
     pool->nr_blocks_max = plan->nr_blocks;
     pool->nr_nodes = plan->nr_nodes;
     pool->cpu_nodes = plan->cpu_nodes;
     pool->nr_slots = plan->nr_slots;
+    pool->policy = (struct memplug_policy){
+        .memmap_on_memory = MEMPLUG_MEMMAP_ON_MEMORY_YES,
+        .auto_movable_ratio = DEFAULT_RATIO,
+        .auto_movable_numa_aware = true,
+    };
     atomic_store(&pool->nr_movers, 1);
     for (unsigned node = 0; node < pool->nr_nodes; node++)
         for (unsigned kind = 0; kind < MEMPLUG_NR_ZONES; kind++) {

@@ -1,66 +1,63 @@
 /* SPDX-License-Identifier: MIT */
+/* Linux's rules for the zone of a block (linux semantics, 6). */
 #include "state.h"
 
-/* The lowest kernel zone of the node that the block reaches into, else ZONE_NORMAL. Zones below
- * ZONE_NORMAL count only where they span something already: memory is not added below them. */
-static enum memplug_zone kernel_zone(struct memplug *pool, const struct mpl_block *block)
+#define READ(member) __atomic_load_n(&pool->policy.member, __ATOMIC_ACQUIRE)
+
+struct memplug_policy mpl_policy_read(const struct memplug *pool)
 {
-    memplug_pfn_t start = mpl_block_start(pool, block);
-    uint64_t nr_pages = mpl_block_pages(&pool->geometry);
+    return (struct memplug_policy){
+        .online = READ(online),
+        .auto_online = READ(auto_online),
+        .memmap_on_memory = READ(memmap_on_memory),
+        .auto_movable_ratio = READ(auto_movable_ratio),
+        .auto_movable_numa_aware = READ(auto_movable_numa_aware),
+        .movable_node = READ(movable_node),
+    };
+}
 
-    for (unsigned kind = 0; kind < MEMPLUG_ZONE_NORMAL; kind++) {
-        const struct mpl_zone *zone = mpl_zone_at(pool, block->node, kind);
+static bool spanned_by(const struct memplug *pool, const struct mpl_block *block, unsigned kind)
+{
+    int node = __atomic_load_n(&block->node, __ATOMIC_RELAXED);
 
-        if (mpl_range_overlaps(start.nr, nr_pages, zone->start.nr, zone->nr_spanned))
+    return mpl_zone_spans(pool, mpl_zone_at(pool, node, kind), mpl_block_start(pool, block),
+                          mpl_block_pages(&pool->geometry));
+}
+
+/* Zones below ZONE_NORMAL count only where they span something already: memory is not added below
+ * them. */
+enum memplug_zone mpl_policy_kernel_zone(const struct memplug *pool, const struct mpl_block *block)
+{
+    for (unsigned kind = 0; kind < MEMPLUG_ZONE_NORMAL; kind++)
+        if (spanned_by(pool, block, kind))
             return (enum memplug_zone)kind;
-    }
     return MEMPLUG_ZONE_NORMAL;
 }
 
-/* Linux's contig-zones rule: the only one of the two candidates whose span the block reaches
- * into; if it is none or both, the kernel zone (linux semantics, 6). */
-enum memplug_zone mpl_policy_zone(struct memplug *pool, const struct mpl_block *block,
+/* The only one of the two candidates whose span the block reaches into; if it is none or both, the
+ * kernel zone, or Movable if the policy wants nodes that can be unplugged. */
+static enum memplug_zone contiguous_zone(const struct memplug *pool, const struct mpl_block *block,
+                                         enum memplug_zone kernel, bool movable_node)
+{
+    bool in_kernel = spanned_by(pool, block, kernel);
+    bool in_movable = spanned_by(pool, block, MEMPLUG_ZONE_MOVABLE);
+
+    if (in_kernel != in_movable)
+        return in_kernel ? kernel : MEMPLUG_ZONE_MOVABLE;
+    return movable_node ? MEMPLUG_ZONE_MOVABLE : kernel;
+}
+
+enum memplug_zone mpl_policy_zone(const struct memplug *pool, const struct mpl_block *block,
                                   enum memplug_online_type type)
 {
-    memplug_pfn_t start = mpl_block_start(pool, block);
-    uint64_t nr_pages = mpl_block_pages(&pool->geometry);
-    enum memplug_zone kernel = kernel_zone(pool, block);
-    const struct mpl_zone *in_kernel = mpl_zone_at(pool, block->node, kernel);
-    const struct mpl_zone *in_movable = mpl_zone_at(pool, block->node, MEMPLUG_ZONE_MOVABLE);
+    struct memplug_policy policy = mpl_policy_read(pool);
+    enum memplug_zone kernel = mpl_policy_kernel_zone(pool, block);
 
     if (type == MEMPLUG_ONLINE_MOVABLE)
         return MEMPLUG_ZONE_MOVABLE;
-    if (type == MEMPLUG_ONLINE_DEFAULT &&
-        mpl_range_overlaps(start.nr, nr_pages, in_movable->start.nr, in_movable->nr_spanned) &&
-        !mpl_range_overlaps(start.nr, nr_pages, in_kernel->start.nr, in_kernel->nr_spanned))
-        return MEMPLUG_ZONE_MOVABLE;
-    return kernel;
-}
-
-static unsigned add_node_zones(struct memplug *pool, int node, bool movable,
-                               struct mpl_zone *zones[], unsigned nr_zones)
-{
-    if (movable)
-        zones[nr_zones++] = mpl_zone_at(pool, node, MEMPLUG_ZONE_MOVABLE);
-    for (unsigned kind = MEMPLUG_ZONE_MOVABLE; kind-- > 0;)
-        zones[nr_zones++] = mpl_zone_at(pool, node, kind);
-    return nr_zones;
-}
-
-/* Node by node, the preferred one first, from the highest zone down: as Linux's node order. */
-unsigned mpl_policy_zonelist(struct memplug *pool, const struct memplug_alloc *request,
-                             struct mpl_zone *zones[])
-{
-    bool movable = request->mover != 0;
-    int preferred = request->node == MEMPLUG_ANY_NODE ? 0 : request->node;
-    unsigned nr_zones = 0;
-
-    MPL_ASSERT(mpl_node_valid(pool, preferred));
-    nr_zones = add_node_zones(pool, preferred, movable, zones, nr_zones);
-    if (request->this_node && request->node != MEMPLUG_ANY_NODE)
-        return nr_zones;
-    for (int node = 0; node < (int)pool->nr_nodes; node++)
-        if (node != preferred)
-            nr_zones = add_node_zones(pool, node, movable, zones, nr_zones);
-    return nr_zones;
+    if (type == MEMPLUG_ONLINE_KERNEL)
+        return kernel;
+    if (policy.online == MEMPLUG_POLICY_CONTIG_ZONES)
+        return contiguous_zone(pool, block, kernel, policy.movable_node);
+    return mpl_ratio_allows_movable(pool, block, &policy) ? MEMPLUG_ZONE_MOVABLE : kernel;
 }

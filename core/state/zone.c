@@ -6,6 +6,18 @@ static memplug_pfn_t zone_end(const struct mpl_zone *zone)
     return mpl_pfn_add(zone->start, zone->nr_spanned);
 }
 
+bool mpl_zone_spans(const struct memplug *pool, const struct mpl_zone *zone, memplug_pfn_t start,
+                    uint64_t nr_pages)
+{
+    struct mpl_spin *lock = &mpl_zone_at(pool, zone->node, zone->kind)->lock;
+    bool spans;
+
+    mpl_spin_lock(pool, lock);
+    spans = mpl_range_overlaps(start.nr, nr_pages, zone->start.nr, zone->nr_spanned);
+    mpl_spin_unlock(lock);
+    return spans;
+}
+
 void mpl_zone_grow(struct memplug *pool, struct mpl_zone *zone, memplug_pfn_t start,
                    uint64_t nr_pages)
 {

@@ -174,6 +174,7 @@ static int check_member(const struct memplug *pool, const struct mpl_block *bloc
         {unit->unit_first != block->unit_first, "the head of the unit is in another unit"},
         {unit->unit_nr_blocks != block->unit_nr_blocks, "a block does not know its unit's size"},
         {unit->node != block->node, "the unit is on several nodes"},
+        {unit->group != block->group, "the unit is in several groups"},
         {unit->bitmaps_from_host != block->bitmaps_from_host ||
              (uintptr_t)block->bitmaps != (uintptr_t)unit->bitmaps + i * pool->layout.bytes,
          "the bitmaps of a unit are not in one piece"},
@@ -362,6 +363,8 @@ static int check_all(struct memplug *pool, struct memplug_reason *reason)
         error = check_blocks(pool, reason);
     if (error == 0)
         error = check_host_bytes(pool, reason);
+    if (error == 0)
+        error = mpl_check_policy(pool, reason);
     if (error == 0)
         error = check_online(pool, reason);
     if (error == 0)

@@ -16,7 +16,7 @@ struct mpl_rule {
 
 /* Where the rows are about: -1 and MPL_NO_PFN if it is no block and no frame. */
 struct mpl_where {
-    const char *step; /* "pool", "block", "unit", "frames", "slots", "zone", "node" */
+    const char *step; /* "pool", "block", "unit", "group", "frames", "slots", "zone", "node" */
     int64_t block;
     int node;
     uint64_t pfn;
@@ -25,6 +25,9 @@ struct mpl_where {
 /* 0, or -EUCLEAN and the first broken row in the reason. */
 int mpl_check_rules(struct memplug_reason *reason, const struct mpl_where *where,
                     const struct mpl_rule *rules, unsigned nr_rules);
+
+/* The policy, and memory groups against the blocks, which were checked. */
+int mpl_check_policy(const struct memplug *pool, struct memplug_reason *reason);
 
 /* Bitmaps, counters and struct pages of an online block. */
 int mpl_check_frames(struct memplug *pool, const struct mpl_block *block,

@@ -12,8 +12,7 @@
  *    514+32254 free
  */
 #include "../door.h"
-#include "look.h"
-#include "text.h"
+#include "dump.h"
 
 static const char *zone_name(unsigned kind)
 {
@@ -273,6 +272,8 @@ static void dump_block(const struct memplug *pool, uint64_t id, struct mpl_text 
     mpl_text_field(text, "unit", info.unit_first);
     mpl_text_string(text, "+");
     mpl_text_decimal(text, info.unit_nr_blocks);
+    if (info.group != 0)
+        mpl_text_field(text, "group", (uint64_t)info.group);
     mpl_text_field(text, "memmap_pages", info.nr_memmap_pages);
     mpl_text_field(text, "managed", info.nr_managed_pages);
     mpl_text_field(text, "free", info.nr_free_pages);
@@ -301,6 +302,7 @@ int memplug_dump(struct memplug *pool, memplug_write_t *write, void *context)
     mpl_percpu_drain(pool);
     mpl_text_to_callback(&text, write, context);
     dump_pool(pool, &text);
+    mpl_dump_policy(pool, &text);
     dump_callees(pool, &text);
     for (int node = 0; node < (int)pool->nr_nodes; node++) {
         dump_node(pool, node, &text);

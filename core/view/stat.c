@@ -34,6 +34,7 @@ static void info_clear(const struct memplug *pool, uint64_t id, enum memplug_blo
 static void info_fixed(const struct mpl_block *block, struct memplug_block_info *info)
 {
     info->node = __atomic_load_n(&block->node, __ATOMIC_RELAXED);
+    info->group = __atomic_load_n(&block->group, __ATOMIC_RELAXED);
     info->memmap = (enum memplug_memmap)__atomic_load_n(&block->memmap, __ATOMIC_RELAXED);
     info->unit_first = __atomic_load_n(&block->unit_first, __ATOMIC_RELAXED);
     info->unit_nr_blocks = __atomic_load_n(&block->unit_nr_blocks, __ATOMIC_RELAXED);

@@ -75,8 +75,9 @@ uint64_t memplug_block_of(const struct memplug *pool, uint64_t address);
 uint64_t memplug_nr_blocks_max(const struct memplug *pool);
 
 /* The zones that a block is in or may go to, best first, as Linux's valid_zones: of an online block
- * its zone, none if it spans several; of another one the zone that MEMPLUG_ONLINE_DEFAULT would
- * choose now, and the other possible one. Returns how many, or -ENODEV. */
+ * its zone, none if it lies in several; of another one the zone that MEMPLUG_ONLINE_DEFAULT would
+ * choose now, and the other possible one. Returns how many, or -ENODEV, also while a block comes or
+ * goes. Does not wait for the control lock. */
 int memplug_block_zones(const struct memplug *pool, uint64_t block, enum memplug_zone zones[2]);
 
 /* What a frame is, as Linux's kpageflags would say it. */

@@ -16,8 +16,8 @@
 
 /*
  * Block 1 Normal, 2 offline, 3 and 4 Movable (each with its memmap); 5 to 8 Movable, one range; 9
- * and 10 Movable of node 1, 11 Normal of node 1, with memmaps of the host; 11's second and third
- * pageblock are kept back by the hook.
+ * and 10 Movable of node 1, 11 Normal of node 1, with memmaps of the host, are group 1; 11's second
+ * and third pageblock are kept back by the hook. Group 2 is dynamic and empty, 3 is gone.
  */
 struct world {
     struct fake_machine *machine;
@@ -65,6 +65,7 @@ static void add(struct world *world, struct fake_backing *backing, uint64_t firs
         .size_bytes = nr_blocks << 20,
         .memmap = memmap,
         .node = node,
+        .group = node == 1 ? 1 : 0,
         .backing = backing,
         .offset_bytes = (first - 1) << 20,
     };
@@ -87,6 +88,17 @@ static memplug_pfn_t alloc(struct world *world, uint32_t nr_pages, uint8_t numbe
     return pfn;
 }
 
+static void register_groups(struct memplug *pool)
+{
+    const struct memplug_group device = {.node = 1, .nr_pages = 700};
+    const struct memplug_group growing = {.dynamic = true, .nr_pages = 512};
+
+    assert_int_equal(memplug_group_register(pool, &device), 1);
+    assert_int_equal(memplug_group_register(pool, &growing), 2);
+    assert_int_equal(memplug_group_register(pool, &device), 3);
+    assert_int_equal(memplug_group_unregister(pool, 3), 0);
+}
+
 static void fill(struct world *world)
 {
     struct memplug_online_hook hook = {.online_pages = keep_two, .context = world->pool};
@@ -97,6 +109,7 @@ static void fill(struct world *world)
     assert_int_equal(memplug_register_mover(world->pool, &mover), 1);
     assert_int_equal(memplug_subscribe(world->pool, &calm), 0);
     assert_int_equal(memplug_subscribe(world->pool, &loud), 0);
+    register_groups(world->pool);
     add(world, backing, 1, 4, MEMPLUG_MEMMAP_BLOCK, 0);
     add(world, backing, 5, 4, MEMPLUG_MEMMAP_RANGE, 0);
     add(world, backing, 9, 3, MEMPLUG_MEMMAP_HOST, 1);
@@ -172,6 +185,7 @@ static struct mpl_page *kept_page(struct world *world)
 
 static const char *damage_pool(struct world *w, unsigned n)
 {
+    const char *policy = "the policy has a value that is none";
     struct memplug *pool = w->pool;
 
     ROW("the number of movers cannot be", pool->nr_movers = 0)
@@ -189,6 +203,10 @@ static const char *damage_pool(struct world *w, unsigned n)
     ROW("a listener cannot hear", pool->listeners[0] = &mute; pool->nr_listeners = 1)
     ROW("no CPU is on any node, or one is on a node that there is not", pool->cpu_nodes = 0)
     ROW("no CPU is on any node, or one is on a node that there is not", pool->cpu_nodes = 4)
+    ROW(policy, pool->policy.online = (enum memplug_online_policy)2)
+    ROW(policy, pool->policy.auto_online = (enum memplug_auto_online)4)
+    ROW(policy, pool->policy.memmap_on_memory = (enum memplug_memmap_on_memory)3)
+    ROW("the number of groups cannot be", pool->nr_groups_touched = 1025)
     ROW("host_bytes is not what the units took from the host", pool->host_bytes++)
     return NULL;
 }
@@ -247,6 +265,7 @@ static const char *damage_unit(struct world *w, unsigned n)
         memset(at(w, 8), 0, sizeof(struct mpl_block)))
     ROW("a block does not know its unit's size", at(w, 7)->unit_nr_blocks = 3)
     ROW("the unit is on several nodes", at(w, 8)->node = 1)
+    ROW("the unit is in several groups", at(w, 7)->group = 2)
     ROW(pieces, at(w, 6)->bitmaps += 64)
     ROW(pieces, at(w, 6)->bitmaps_from_host ^= true)
     ROW(no_memmap, at(w, 3)->nr_memmap_pages++)
@@ -268,6 +287,32 @@ static const char *damage_unit(struct world *w, unsigned n)
     ROW("the altmap keeps more than the memmap", at(w, 3)->altmap.free = 5)
     ROW("the bitmaps are not in the memmap", at(w, 3)->bitmaps += 64)
     ROW("the bitmaps reach into struct pages that are read", w->pool->layout.bytes = 300)
+    return NULL;
+}
+
+static const char *damage_group(struct world *w, unsigned n)
+{
+    const char *pages = "the pages of a group are not those of its online blocks";
+    const char *left = "an unused group has left something behind";
+    struct mpl_group *groups = w->pool->groups;
+
+    ROW("there is no such group", at(w, 9)->group = 3)
+    ROW("there is no such group", at(w, 2)->group = 4)
+    ROW("there is no such group", groups[0].used = false)
+    ROW("the block is not on its group's node", at(w, 9)->group = 2)
+    ROW("the block is not on its group's node", groups[0].node = 0)
+    ROW("a group is on no node", groups[1].node = 2)
+    ROW("a group has no size", groups[0].nr_pages = 0)
+    ROW("the unit of a group cannot be", groups[1].nr_pages = 768)
+    ROW("the unit of a group cannot be", groups[1].nr_pages = 128)
+    ROW("a group does not count its blocks", groups[0].nr_blocks++)
+    ROW("a group does not count its blocks", at(w, 9)->group = 0)
+    ROW("a group does not count its blocks", groups[2].nr_blocks = 1)
+    ROW(pages, groups[0].nr_kernel -= 256)
+    ROW(pages, groups[0].nr_movable -= 4)
+    ROW(left, groups[2].node = 1)
+    ROW(left, groups[2].nr_pages = 1)
+    ROW(left, groups[2].dynamic = true)
     return NULL;
 }
 
@@ -463,6 +508,12 @@ static void unit(void **state)
     run(damage_unit, "unit");
 }
 
+static void group(void **state)
+{
+    (void)state;
+    run(damage_group, "group");
+}
+
 static void frames(void **state)
 {
     (void)state;
@@ -498,6 +549,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(whole),  cmocka_unit_test(where), cmocka_unit_test(pool),
         cmocka_unit_test(block),  cmocka_unit_test(unit),  cmocka_unit_test(frames),
+        cmocka_unit_test(group),
         cmocka_unit_test(pages),  cmocka_unit_test(slots), cmocka_unit_test(zone),
         cmocka_unit_test(node),
     };

@@ -37,7 +37,7 @@ static void set_span(struct toy_host *toy, int node, unsigned kind, uint32_t bit
 
 /* The kernel's rule, from the spans as bitmaps. */
 static enum memplug_zone naive_zone(const uint32_t spans[MEMPLUG_NR_ZONES], unsigned block,
-                                    enum memplug_online_type type)
+                                    enum memplug_online_type type, bool movable_node)
 {
     enum memplug_zone kernel = MEMPLUG_ZONE_NORMAL;
     bool in_kernel, in_movable = (spans[MEMPLUG_ZONE_MOVABLE] >> block & 1) != 0;
@@ -51,10 +51,24 @@ static enum memplug_zone naive_zone(const uint32_t spans[MEMPLUG_NR_ZONES], unsi
     in_kernel = (spans[kernel] >> block & 1) != 0;
     if (in_kernel != in_movable)
         return in_kernel ? kernel : MEMPLUG_ZONE_MOVABLE;
-    return kernel;
+    return movable_node ? MEMPLUG_ZONE_MOVABLE : kernel;
 }
 
-static void check_situation(struct toy_host *toy, const uint32_t spans[MEMPLUG_NR_ZONES])
+/* valid_zones: what a plain online would choose, then the other one that is possible. */
+static void check_zones_of_block(struct toy_host *toy, const uint32_t spans[MEMPLUG_NR_ZONES],
+                                 unsigned i, bool movable_node)
+{
+    enum memplug_zone zones[2];
+    enum memplug_zone first = naive_zone(spans, i, MEMPLUG_ONLINE_DEFAULT, movable_node);
+    enum memplug_zone kernel = naive_zone(spans, i, MEMPLUG_ONLINE_KERNEL, movable_node);
+
+    assert_int_equal(memplug_block_zones(toy->pool, FIRST + i, zones), 2);
+    assert_int_equal(zones[0], first);
+    assert_int_equal(zones[1], first == MEMPLUG_ZONE_MOVABLE ? kernel : MEMPLUG_ZONE_MOVABLE);
+}
+
+static void check_situation(struct toy_host *toy, const uint32_t spans[MEMPLUG_NR_ZONES],
+                            bool movable_node)
 {
     const enum memplug_online_type types[] = {
         MEMPLUG_ONLINE_DEFAULT,
@@ -68,9 +82,12 @@ static void check_situation(struct toy_host *toy, const uint32_t spans[MEMPLUG_N
         struct mpl_block *block = &toy->pool->blocks[FIRST + i];
 
         block->node = NODE;
+        block->zone = MEMPLUG_NR_ZONES;
+        block->state = MEMPLUG_BLOCK_OFFLINE;
         for (unsigned type = 0; type < 3; type++)
             assert_int_equal(mpl_policy_zone(toy->pool, block, types[type]),
-                             naive_zone(spans, i, types[type]));
+                             naive_zone(spans, i, types[type], movable_node));
+        check_zones_of_block(toy, spans, i, movable_node);
     }
 }
 
@@ -93,9 +110,57 @@ static void test_the_zone_of_a_block_in_every_situation_of_spans(void **state)
             spans[kind] = span_bits(rest % NR_SPANS);
             rest /= NR_SPANS;
         }
-        check_situation(&toy, spans);
+        for (unsigned movable_node = 0; movable_node < 2; movable_node++) {
+            toy.pool->policy.movable_node = movable_node != 0;
+            check_situation(&toy, spans, movable_node != 0);
+        }
     }
     toy_abandon(&toy);
+}
+
+static void expect_zones(struct toy_host *toy, uint64_t block, int nr, enum memplug_zone first,
+                         enum memplug_zone second)
+{
+    enum memplug_zone zones[2] = {MEMPLUG_NR_ZONES, MEMPLUG_NR_ZONES};
+
+    assert_int_equal(memplug_block_zones(toy->pool, block, zones), nr);
+    if (nr > 0)
+        assert_int_equal(zones[0], first);
+    if (nr > 1)
+        assert_int_equal(zones[1], second);
+}
+
+static void test_valid_zones_of_blocks(void **state)
+{
+    enum memplug_zone normal = MEMPLUG_ZONE_NORMAL, movable = MEMPLUG_ZONE_MOVABLE;
+    struct memplug_geometry g = toy_geometry();
+    struct mpl_block *block;
+    struct toy_host toy;
+
+    (void)state;
+    toy_open(&toy, &g, 1, NULL);
+    block = &toy.pool->blocks[3];
+    expect_zones(&toy, 3, -MPL_ENODEV, normal, normal);
+    expect_zones(&toy, 64, -MPL_ENODEV, normal, normal);
+    expect_zones(&toy, UINT64_MAX, -MPL_ENODEV, normal, normal);
+    assert_int_equal(toy_add(&toy, 1, 5, MEMPLUG_MEMMAP_HOST, 0), 0);
+    expect_zones(&toy, 3, 2, normal, movable);
+    assert_int_equal(memplug_online(toy.pool, 2, 1, MEMPLUG_ONLINE_MOVABLE, NULL, NULL), 0);
+    assert_int_equal(memplug_online(toy.pool, 4, 1, MEMPLUG_ONLINE_MOVABLE, NULL, NULL), 0);
+    expect_zones(&toy, 3, 2, movable, normal);
+    expect_zones(&toy, 2, 1, movable, normal);
+    assert_int_equal(memplug_online(toy.pool, 3, 1, MEMPLUG_ONLINE_KERNEL, NULL, NULL), 0);
+    expect_zones(&toy, 3, 1, normal, normal);
+    block->state = MEMPLUG_BLOCK_GOING_OFFLINE; /* it is still in its zone */
+    expect_zones(&toy, 3, 1, normal, normal);
+    block->state = MEMPLUG_BLOCK_ONLINE;
+    block->zone = MEMPLUG_NR_ZONES; /* boot memory in several zones */
+    expect_zones(&toy, 3, 0, normal, normal);
+    block->zone = MEMPLUG_ZONE_NORMAL;
+    toy.pool->blocks[5].state = MEMPLUG_BLOCK_ADDING;
+    expect_zones(&toy, 5, -MPL_ENODEV, normal, normal);
+    toy.pool->blocks[5].state = MEMPLUG_BLOCK_OFFLINE;
+    toy_empty(&toy);
 }
 
 /* Movable memory at both ends, a hole, and kernel memory that spans the hole too: the steps that
@@ -204,6 +269,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_zone_of_a_block_in_every_situation_of_spans),
+        cmocka_unit_test(test_valid_zones_of_blocks),
         cmocka_unit_test(test_a_hole_goes_to_the_zone_that_spans_it),
         cmocka_unit_test(test_blocks_of_one_operation_follow_each_other),
         cmocka_unit_test(test_zonelists_begin_with_the_preferred_node),

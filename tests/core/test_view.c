@@ -150,8 +150,10 @@ static void dump_says_everything(void **state)
     pinned = alloc(&world, 2, 1);
     assert_int_equal(memplug_pin(world.pool, pinned), 0);
     text = dump(&world);
-    expect_line(text, " nodes 2 cpu_nodes 0x1 slots 4 host_bytes 0 hook default\nmover 1 "
-                      "\"test\" batch_max 0 ask\nnode 0 blocks 3\nzone 0 "
+    expect_line(text, " nodes 2 cpu_nodes 0x1 slots 4 host_bytes 0 hook default\npolicy online "
+                      "contig-zones auto_online offline memmap_on_memory yes auto_movable_ratio "
+                      "301 numa_aware 1 movable_node 0\nmover 1 \"test\" batch_max 0 "
+                      "ask\nnode 0 blocks 3\nzone 0 "
                       "Normal start 0x100 spanned 256 present 256 managed 252 free 236 "
                       "isolated 0 has_free 1\nzone 0 Movable start 0x300 spanned 256 present 256 "
                       "managed 252 free 250 isolated 0 has_free 3\nblock 1 online Normal ");
@@ -163,6 +165,42 @@ static void dump_says_everything(void **state)
     expect_line(text, "offset 0x200000\n 0+4 memmap\n 4+2 used pages 2 mover 1 \"test\" cookie 0x7 "
                       "pins 1 align_order 0\n 6+250 free\n");
     assert_true(strlen(text) < 2000);
+    free(text);
+    close_world(&world);
+}
+
+static void dump_of_policy_and_groups(void **state)
+{
+    struct memplug_policy policy = {
+        .online = MEMPLUG_POLICY_AUTO_MOVABLE,
+        .auto_online = MEMPLUG_AUTO_KERNEL,
+        .memmap_on_memory = MEMPLUG_MEMMAP_ON_MEMORY_FORCE,
+        .auto_movable_ratio = 25,
+        .movable_node = true,
+    };
+    struct memplug_add request = {.address = 4 << 20, .size_bytes = 1 << 20};
+    struct world world;
+    char *text;
+
+    (void)state;
+    open_world(&world);
+    assert_int_equal(memplug_group_register(world.pool,
+                                            &(struct memplug_group){.nr_pages = 700}), 1);
+    assert_int_equal(memplug_group_register(world.pool, &(struct memplug_group){
+                                                            .dynamic = true, .nr_pages = 512}),
+                     2);
+    request.backing = world.backing;
+    request.group = 1;
+    request.memmap = MEMPLUG_MEMMAP_BLOCK;
+    assert_int_equal(memplug_add(world.pool, &request, NULL, NULL), 0);
+    online(&world, 4, 1, MEMPLUG_ONLINE_MOVABLE);
+    assert_int_equal(memplug_policy_set(world.pool, &policy, MEMPLUG_POLICY_ALL), 0);
+    text = dump(&world);
+    expect_line(text, "\npolicy online auto-movable auto_online online_kernel memmap_on_memory "
+                      "force auto_movable_ratio 25 numa_aware 0 movable_node 1\ngroup 1 static "
+                      "node 0 pages 700 blocks 1 kernel 0 movable 256\ngroup 2 dynamic node 0 "
+                      "pages 512 blocks 0 kernel 0 movable 0\n");
+    expect_line(text, " unit 4+1 group 1 memmap_pages 4 ");
     free(text);
     close_world(&world);
 }
@@ -477,6 +515,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(dump_says_everything),
+        cmocka_unit_test(dump_of_policy_and_groups),
         cmocka_unit_test(dump_is_canonical),
         cmocka_unit_test(figures),
         cmocka_unit_test(figures_of_nothing),
