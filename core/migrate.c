@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Everything that is used in an isolated block is moved away by its owners' movers. A page is
- * marked under the zone's lock, gets a target, is moved without any lock, and is settled: what
- * its owner did with it meanwhile decides (mover.h).
+ * Everything that is used in an isolated span of frames is moved away by its owners' movers. A
+ * page is marked under the zone's lock, gets a target, is moved without any lock, and is settled:
+ * what its owner did with it meanwhile decides (mover.h). What begins before the span or ends
+ * behind it moves as a whole.
  */
 #include "steps.h"
 
-/* One walk over the block. */
+/* One walk over the span. */
 struct pass {
     uint64_t index;         /* where the walk stands */
     uint64_t nr_blocking;   /* allocations that stay */
@@ -51,34 +52,37 @@ static void name_blocking(struct mpl_op *op, const struct mpl_block *block,
     op->reason->owner_cookie = pass->cookie;
 }
 
-/* The head of the allocation that the first frame of a block continues, in a block before it. */
-static memplug_pfn_t head_before(const struct memplug *pool, const struct mpl_block *block)
+/* The head of the allocation that a tail belongs to; it may be in an earlier block. */
+static memplug_pfn_t head_before(const struct memplug *pool, const struct mpl_block *block,
+                                 uint64_t index)
 {
     uint64_t head;
 
-    do
+    while (!mpl_frames_head_of(pool, block, index, &head)) {
         block--;
-    while (!mpl_frames_head_of(pool, block, pool->layout.nr_pages - 1, &head));
+        index = pool->layout.nr_pages - 1;
+    }
     return mpl_pfn_add(mpl_block_start(pool, block), head);
 }
 
-/* The next allocation with a frame in this block; its first frame may be in an earlier one. */
-static bool next_used(const struct memplug *pool, const struct mpl_block *block,
-                      struct pass *pass, memplug_pfn_t *pfn)
+/* The next allocation with a frame in the span; its first frame may be before it. */
+static bool next_used(const struct memplug *pool, const struct mpl_span *span, struct pass *pass,
+                      memplug_pfn_t *pfn)
 {
-    if (pass->index == block->nr_memmap_pages) {
-        bool continues = block->nr_memmap_pages == 0 &&
-                         mpl_frame_get(pool, block, 0) == MPL_FRAME_TAIL;
+    uint64_t end = span->index + span->nr_pages;
 
-        if (continues) {
-            pass->index++;
-            *pfn = head_before(pool, block);
-            return true;
-        }
-    }
-    if (!mpl_frames_next_head(pool, block, &pass->index))
+    if (pass->index == end)
         return false;
-    *pfn = mpl_pfn_add(mpl_block_start(pool, block), pass->index++);
+    if (pass->index == span->index &&
+        mpl_frame_get(pool, span->block, span->index) == MPL_FRAME_TAIL) {
+        *pfn = head_before(pool, span->block, pass->index++);
+        return true;
+    }
+    if (!mpl_frames_next_head(pool, span->block, &pass->index) || pass->index >= end) {
+        pass->index = end;
+        return false;
+    }
+    *pfn = mpl_pfn_add(mpl_block_start(pool, span->block), pass->index++);
     return true;
 }
 
@@ -90,15 +94,15 @@ static bool is_described(const struct memplug *pool, memplug_pfn_t pfn)
                                mpl_pfn_distance(mpl_block_start(pool, block), pfn));
 }
 
-int mpl_migrate_check(struct mpl_op *op, struct mpl_block *block)
+int mpl_migrate_check(struct mpl_op *op, const struct mpl_span *span)
 {
     struct memplug *pool = op->pool;
-    struct mpl_zone *zone = mpl_zone_of(pool, block);
-    struct pass pass = {.index = block->nr_memmap_pages};
+    struct mpl_zone *zone = mpl_zone_of(pool, span->block);
+    struct pass pass = {.index = span->index};
     memplug_pfn_t pfn;
 
     mpl_spin_lock(pool, &zone->lock);
-    while (next_used(pool, block, &pass, &pfn))
+    while (next_used(pool, span, &pass, &pfn))
         if (!is_described(pool, pfn) && pass.nr_blocking++ == 0) {
             pass.pfn = pfn;
             pass.why = "a frame is used and nobody can move it";
@@ -106,7 +110,7 @@ int mpl_migrate_check(struct mpl_op *op, struct mpl_block *block)
     mpl_spin_unlock(&zone->lock);
     if (pass.nr_blocking == 0)
         return 0;
-    name_blocking(op, block, &pass);
+    name_blocking(op, span->block, &pass);
     return mpl_fail(op, -MPL_EBUSY, pass.why, "free it, or allocate it as movable");
 }
 
@@ -127,16 +131,16 @@ static bool mark(struct mpl_op *op, struct pass *pass, memplug_pfn_t pfn)
 }
 
 /* Fill the batch with pages of one mover, all MOVING, without targets yet. */
-static unsigned gather(struct mpl_op *op, struct mpl_block *block, struct pass *pass)
+static unsigned gather(struct mpl_op *op, const struct mpl_span *span, struct pass *pass)
 {
     struct memplug *pool = op->pool;
-    struct mpl_zone *zone = mpl_zone_of(pool, block);
+    struct mpl_zone *zone = mpl_zone_of(pool, span->block);
     unsigned nr_moves = 0, nr_max = MPL_MAX_BATCH;
     uint8_t mover = 0;
     memplug_pfn_t pfn;
 
     mpl_spin_lock(pool, &zone->lock);
-    while (nr_moves < nr_max && next_used(pool, block, pass, &pfn)) {
+    while (nr_moves < nr_max && next_used(pool, span, pass, &pfn)) {
         struct mpl_page *page = mpl_page_at(pool, pfn);
 
         MPL_ASSERT(is_described(pool, pfn));
@@ -247,42 +251,42 @@ static void move_batch(struct mpl_op *op, struct mpl_block *block, struct pass *
         settle(op, pass, &pool->batch[i]);
 }
 
-static int run_pass(struct mpl_op *op, struct mpl_block *block, struct pass *pass)
+static int run_pass(struct mpl_op *op, const struct mpl_span *span, struct pass *pass)
 {
     int error = 0;
 
-    *pass = (struct pass){.index = block->nr_memmap_pages};
+    *pass = (struct pass){.index = span->index};
     while (error == 0) {
-        unsigned nr_moves = gather(op, block, pass);
+        unsigned nr_moves = gather(op, span, pass);
 
         if (nr_moves == 0)
             return 0;
-        move_batch(op, block, pass, nr_moves);
+        move_batch(op, span->block, pass, nr_moves);
         error = mpl_op_check(op);
     }
     return error;
 }
 
-/* Pages that are used when migrate comes to a block: what progress is measured by. */
-static void count_work(struct mpl_op *op, struct mpl_block *block)
+/* Pages that are used when migrate comes to a span: what progress is measured by. */
+static void count_work(struct mpl_op *op, const struct mpl_span *span)
 {
-    struct mpl_zone *zone = mpl_zone_of(op->pool, block);
+    struct mpl_zone *zone = mpl_zone_of(op->pool, span->block);
 
     mpl_spin_lock(op->pool, &zone->lock);
-    op->progress.nr_total += mpl_block_data_pages(op->pool, block) -
-                             mpl_frames_count(op->pool, block, MPL_FRAME_FREE);
+    op->progress.nr_total += mpl_frames_nr_used(op->pool, span->block, span->index,
+                                                span->nr_pages);
     mpl_spin_unlock(&zone->lock);
 }
 
 /* A pass that settles nothing counts as a try, unless owners are freeing pages: that ends, or the
  * deadline does it. */
-static int run_passes(struct mpl_op *op, struct mpl_block *block, struct pass *pass)
+static int run_passes(struct mpl_op *op, const struct mpl_span *span, struct pass *pass)
 {
     const struct memplug_host *host = op->pool->host;
     uint32_t nr_tries = 0;
 
     for (;;) {
-        int error = run_pass(op, block, pass);
+        int error = run_pass(op, span, pass);
 
         if (error != 0)
             return error;
@@ -302,14 +306,30 @@ static int run_passes(struct mpl_op *op, struct mpl_block *block, struct pass *p
     return mpl_fail(op, -MPL_EBUSY, pass->why, "end what pins it, or wait longer");
 }
 
-int mpl_migrate_block(struct mpl_op *op, struct mpl_block *block)
+int mpl_migrate(struct mpl_op *op, const struct mpl_span *span)
 {
     struct pass pass;
     int error;
 
-    count_work(op, block);
-    error = run_passes(op, block, &pass);
+    count_work(op, span);
+    error = run_passes(op, span, &pass);
     if (error != 0)
-        name_blocking(op, block, &pass);
+        name_blocking(op, span->block, &pass);
     return error;
+}
+
+struct mpl_span mpl_span_of_data(const struct memplug *pool, struct mpl_block *block)
+{
+    return (struct mpl_span){
+        .block = block,
+        .index = block->nr_memmap_pages,
+        .nr_pages = mpl_block_data_pages(pool, block),
+    };
+}
+
+int mpl_migrate_block(struct mpl_op *op, struct mpl_block *block)
+{
+    struct mpl_span span = mpl_span_of_data(op->pool, block);
+
+    return mpl_migrate(op, &span);
 }

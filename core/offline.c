@@ -52,9 +52,11 @@ static void isolate_undo(struct memplug *pool, struct mpl_block *block)
  * allocated is complete: what is still used and not movable now will not go. */
 static int drain(struct mpl_op *op, struct mpl_block *block)
 {
+    struct mpl_span span = mpl_span_of_data(op->pool, block);
+
     if (mpl_block_id(op->pool, block) == op->first)
         mpl_percpu_drain(op->pool);
-    return mpl_migrate_check(op, block);
+    return mpl_migrate_check(op, &span);
 }
 
 static int ask(struct mpl_op *op, struct mpl_block *block)

@@ -65,10 +65,34 @@ void mpl_keep_frames(struct memplug *pool, memplug_pfn_t start, uint64_t nr_page
 void mpl_withdraw_frames(struct memplug *pool, struct mpl_block *block);
 
 /* --- migrate.c -------------------------------------------------------------------------------- */
-/* -EBUSY, naming the frame, if an isolated and drained block has one that nobody can move. */
-int mpl_migrate_check(struct mpl_op *op, struct mpl_block *block);
-/* Move everything that is used out of an isolated block. */
+/* Frames of one block. */
+struct mpl_span {
+    struct mpl_block *block;
+    uint64_t index, nr_pages;
+};
+
+/* All but the frames that hold its unit's memmap; perhaps none. */
+struct mpl_span mpl_span_of_data(const struct memplug *pool, struct mpl_block *block);
+
+/* -EBUSY, naming the frame, if an isolated and drained span has one that nobody can move. */
+int mpl_migrate_check(struct mpl_op *op, const struct mpl_span *span);
+/* Move everything that is used out of an isolated span, or out of a block's data. What of it is
+ * used afterwards is kept without a reference. */
+int mpl_migrate(struct mpl_op *op, const struct mpl_span *span);
 int mpl_migrate_block(struct mpl_op *op, struct mpl_block *block);
+
+/* --- vacate.c --------------------------------------------------------------------------------- */
+/*
+ * Make frames of one block that is online, or going, free and keep them from the allocator: their
+ * pageblocks are isolated afterwards, in which others may have isolated them before. Then the
+ * caller, under the zone's lock, takes what it wants (mpl_frames_take_isolated) and ends with
+ * mpl_vacate_undo, which is the way back too. -EBUSY, naming the frame, if one holds the memmap, is
+ * logically offline, poisoned, unmovable or pinned; -ENOMEM; -ETIMEDOUT, -EINTR. What has moved
+ * stays moved; nothing else has changed if it fails. The control lock is held, and no other.
+ */
+int mpl_vacate(struct mpl_op *op, struct mpl_block *block, uint64_t index, uint64_t nr_pages);
+void mpl_vacate_undo(struct memplug *pool, struct mpl_block *block, uint64_t index,
+                     uint64_t nr_pages);
 
 /* --- notify.c --------------------------------------------------------------------------------- */
 /* GOING_*: 0, or what a subscriber refused with and the reason; the pair of events is begun. */

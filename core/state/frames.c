@@ -7,75 +7,9 @@
  *  - slots only turn head frames into held ones (free 0 -> 1) and back, one atomic step each;
  *  - a change of both bits passes through held (1 1), which everybody leaves alone.
  */
-#include "state.h"
-
-#define WORD_FULL UINT64_MAX
-
-/* --- words ------------------------------------------------------------------------------------ */
-
-static uint64_t *words_at(const struct mpl_block *block, uint64_t offset)
-{
-    MPL_ASSERT(block->bitmaps != NULL);
-    return (uint64_t *)(void *)(block->bitmaps + offset);
-}
-
-static uint64_t load(const struct mpl_block *block, uint64_t offset, uint64_t word)
-{
-    return __atomic_load_n(words_at(block, offset) + word, __ATOMIC_ACQUIRE);
-}
-
-static uint64_t set_bits(struct mpl_block *block, uint64_t offset, uint64_t word, uint64_t mask)
-{
-    return __atomic_fetch_or(words_at(block, offset) + word, mask, __ATOMIC_ACQ_REL);
-}
-
-static uint64_t clear_bits(struct mpl_block *block, uint64_t offset, uint64_t word, uint64_t mask)
-{
-    return __atomic_fetch_and(words_at(block, offset) + word, ~mask, __ATOMIC_ACQ_REL);
-}
-
-static uint64_t bit_of(uint64_t index)
-{
-    return (uint64_t)1 << (index % MPL_WORD_PAGES);
-}
-
-/* The bits of a word that [index, end) covers. */
-static uint64_t mask_of(uint64_t word, uint64_t index, uint64_t end)
-{
-    uint64_t first = word * MPL_WORD_PAGES;
-    uint64_t mask = WORD_FULL;
-
-    if (index > first)
-        mask &= WORD_FULL << (index - first);
-    if (end < first + MPL_WORD_PAGES)
-        mask &= WORD_FULL >> (first + MPL_WORD_PAGES - end);
-    return mask;
-}
-
-static void check_range(const struct memplug *pool, uint64_t index, uint64_t nr_pages)
-{
-    MPL_ASSERT(nr_pages != 0 && index < pool->layout.nr_pages &&
-               nr_pages <= pool->layout.nr_pages - index);
-}
-
-/* Frames of a word in state free. */
-static uint64_t free_in(const struct memplug *pool, const struct mpl_block *block, uint64_t word)
-{
-    return load(block, pool->layout.free, word) & ~load(block, pool->layout.head, word);
-}
+#include "words.h"
 
 /* --- counters --------------------------------------------------------------------------------- */
-
-static uint64_t pageblock_of(const struct memplug *pool, uint64_t index)
-{
-    return index >> pool->geometry.pageblock_order;
-}
-
-static uint16_t *counter_at(const struct memplug *pool, const struct mpl_block *block,
-                            uint64_t pageblock)
-{
-    return (uint16_t *)(void *)(block->bitmaps + pool->layout.nr_free) + pageblock;
-}
 
 static void note_word(struct memplug *pool, struct mpl_block *block, uint64_t word)
 {
@@ -115,10 +49,12 @@ static void count_take(struct memplug *pool, struct mpl_block *block, uint64_t w
     uint16_t *counter = counter_at(pool, block, pageblock_of(pool, index));
     struct mpl_zone *zone = mpl_zone_of(pool, block);
 
-    MPL_ASSERT(*counter >= nr && block->nr_free >= nr && zone->nr_free >= nr);
-    MPL_ASSERT(!mpl_isolated(pool, block, index));
+    MPL_ASSERT(*counter >= nr && zone->nr_free >= nr);
     *counter = (uint16_t)(*counter - nr);
-    block->nr_free -= nr;
+    if (!mpl_isolated(pool, block, index)) {
+        MPL_ASSERT(block->nr_free >= nr);
+        block->nr_free -= nr;
+    }
     zone->nr_free -= nr;
     note_word(pool, block, word);
 }
@@ -144,6 +80,8 @@ void mpl_layout_set(struct mpl_layout *layout, const struct memplug_geometry *ge
     layout->isolated = at;
     at += mpl_round_up(layout->nr_pageblocks, 64) / 8;
     layout->nr_free = at;
+    at += layout->nr_pageblocks * sizeof(uint16_t);
+    layout->nr_isolations = at;
     at += layout->nr_pageblocks * sizeof(uint16_t);
     layout->bytes = mpl_round_up(at, MPL_CACHE_LINE);
 }
@@ -335,6 +273,25 @@ bool mpl_frames_all_free(const struct memplug *pool, const struct mpl_block *blo
     return true;
 }
 
+bool mpl_frames_are_data(const struct memplug *pool, const struct mpl_block *block,
+                         uint64_t index, uint64_t nr_pages)
+{
+    check_range(pool, index, nr_pages);
+    return index >= block->nr_memmap_pages;
+}
+
+uint64_t mpl_frames_first_used(const struct memplug *pool, const struct mpl_block *block,
+                               uint64_t index, uint64_t end)
+{
+    for (uint64_t word = index / MPL_WORD_PAGES; word * MPL_WORD_PAGES < end; word++) {
+        uint64_t used = mask_of(word, index, end) & ~free_in(pool, block, word);
+
+        if (used != 0)
+            return word * MPL_WORD_PAGES + MPL_CTZ64(used);
+    }
+    return end;
+}
+
 bool mpl_frames_next_head(const struct memplug *pool, const struct mpl_block *block,
                           uint64_t *index)
 {
@@ -350,6 +307,16 @@ bool mpl_frames_next_head(const struct memplug *pool, const struct mpl_block *bl
         }
     }
     return false;
+}
+
+uint64_t mpl_frames_nr_used(const struct memplug *pool, const struct mpl_block *block,
+                            uint64_t index, uint64_t nr_pages)
+{
+    uint64_t nr_used = 0, end = index + nr_pages;
+
+    for (uint64_t word = index / MPL_WORD_PAGES; word * MPL_WORD_PAGES < end; word++)
+        nr_used += MPL_POPCOUNT64(mask_of(word, index, end) & ~free_in(pool, block, word));
+    return nr_used;
 }
 
 uint64_t mpl_frames_count(const struct memplug *pool, const struct mpl_block *block,
@@ -368,88 +335,6 @@ uint64_t mpl_frames_count(const struct memplug *pool, const struct mpl_block *bl
         count += MPL_POPCOUNT64(free & head);
     }
     return count;
-}
-
-/* --- finding ---------------------------------------------------------------------------------- */
-
-/* Bits at which nr_pages (a power of two <= 64) free frames begin, aligned to themselves. */
-static uint64_t runs_in(uint64_t free, uint64_t nr_pages)
-{
-    for (uint64_t shift = 1; shift < nr_pages; shift *= 2)
-        free &= free >> shift;
-    if (nr_pages == MPL_WORD_PAGES)
-        return free & 1;
-    return free & (WORD_FULL / (((uint64_t)1 << nr_pages) - 1));
-}
-
-/* Within a word. The summary leaves out words with nothing, the counters pageblocks with less. */
-static bool find_small(const struct memplug *pool, const struct mpl_block *block,
-                       uint64_t nr_pages, uint64_t *index)
-{
-    uint64_t words_per_pageblock = mpl_pageblock_pages(&pool->geometry) / MPL_WORD_PAGES;
-
-    for (uint64_t i = 0; i * 64 < pool->layout.nr_words; i++) {
-        uint64_t summary = load(block, pool->layout.summary, i);
-
-        while (summary != 0) {
-            uint64_t word = i * 64 + MPL_CTZ64(summary), runs = 0;
-
-            if (*counter_at(pool, block, word / words_per_pageblock) >= nr_pages)
-                runs = runs_in(free_in(pool, block, word), nr_pages);
-            if (runs != 0) {
-                *index = word * MPL_WORD_PAGES + MPL_CTZ64(runs);
-                return true;
-            }
-            summary &= summary - 1;
-        }
-    }
-    return false;
-}
-
-/* Whole words, in a part of a pageblock or in several of them. */
-static bool find_large(const struct memplug *pool, const struct mpl_block *block,
-                       uint64_t nr_pages, uint64_t *index)
-{
-    uint64_t pageblock_pages = mpl_pageblock_pages(&pool->geometry);
-    uint64_t needed = nr_pages < pageblock_pages ? nr_pages : pageblock_pages;
-    uint64_t at = 0;
-
-    while (at + nr_pages <= pool->layout.nr_pages) {
-        uint64_t pageblock = pageblock_of(pool, at);
-
-        if (*counter_at(pool, block, pageblock) < needed || mpl_isolated(pool, block, at)) {
-            at = mpl_round_up((pageblock + 1) * pageblock_pages, nr_pages);
-            continue;
-        }
-        if (mpl_frames_all_free(pool, block, at, nr_pages)) {
-            *index = at;
-            return true;
-        }
-        at += nr_pages;
-    }
-    return false;
-}
-
-struct mpl_block *mpl_frames_next_block(const struct memplug *pool, const struct mpl_zone *zone,
-                                        uint64_t from)
-{
-    uint64_t mask = from % 64 == 0 ? WORD_FULL : WORD_FULL << (from % 64);
-
-    for (uint64_t i = from / 64; i * 64 < pool->nr_blocks_max; i++, mask = WORD_FULL)
-        if ((zone->has_free[i] & mask) != 0)
-            return mpl_block_at(pool, i * 64 + MPL_CTZ64(zone->has_free[i] & mask));
-    return NULL;
-}
-
-bool mpl_frames_find(const struct memplug *pool, const struct mpl_block *block,
-                     uint64_t nr_pages, uint64_t *index)
-{
-    MPL_ASSERT(nr_pages != 0 && (nr_pages & (nr_pages - 1)) == 0);
-    if (block->nr_free < nr_pages)
-        return false;
-    if (nr_pages <= MPL_WORD_PAGES)
-        return find_small(pool, block, nr_pages, index);
-    return find_large(pool, block, nr_pages, index);
 }
 
 /* --- changing --------------------------------------------------------------------------------- */
@@ -518,6 +403,19 @@ bool mpl_frames_take_tail(struct memplug *pool, struct mpl_block *block, uint64_
     return true;
 }
 
+void mpl_frames_take_isolated(struct memplug *pool, struct mpl_block *block, uint64_t index,
+                              uint64_t nr_pages, bool headed)
+{
+    uint64_t end = index + nr_pages;
+
+    check_range(pool, index, nr_pages);
+    MPL_ASSERT(mpl_frames_first_used(pool, block, index, end) == end);
+    for (uint64_t at = index; at < end; at += MPL_WORD_PAGES)
+        MPL_ASSERT(mpl_isolated(pool, block, at));
+    MPL_ASSERT(mpl_isolated(pool, block, end - 1));
+    use(pool, block, index, nr_pages, headed);
+}
+
 void mpl_frames_keep(struct memplug *pool, struct mpl_block *block, uint64_t index,
                      uint64_t nr_pages)
 {
@@ -545,7 +443,7 @@ bool mpl_frames_hold(struct memplug *pool, struct mpl_block *block, struct mpl_h
 
     if (block->nr_free == 0)
         return false;
-    MPL_ASSERT(find_small(pool, block, 1, &index));
+    MPL_ASSERT(mpl_frames_find(pool, block, 1, &index));
     word = index / MPL_WORD_PAGES;
     mask = free_in(pool, block, word);
     set_bits(block, pool->layout.head, word, mask);

@@ -1,10 +1,20 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * A pageblock is isolated while somebody has isolated it: offline its block, others a span of
+ * frames, and these may meet in one pageblock.
+ */
 #include "state.h"
 
 static uint64_t *word_at(const struct memplug *pool, const struct mpl_block *block,
                          uint64_t pageblock)
 {
     return (uint64_t *)(void *)(block->bitmaps + pool->layout.isolated) + pageblock / 64;
+}
+
+static uint16_t *count_at(const struct memplug *pool, const struct mpl_block *block,
+                          uint64_t pageblock)
+{
+    return (uint16_t *)(void *)(block->bitmaps + pool->layout.nr_isolations) + pageblock;
 }
 
 /* Read by slots without the zone's lock, hence atomic: a slot that misses a fresh isolation is
@@ -41,23 +51,45 @@ static void set_isolated(struct memplug *pool, struct mpl_block *block, uint64_t
     mpl_frames_note(pool, block, pageblock);
 }
 
-static void set_all(struct memplug *pool, struct mpl_block *block, bool isolated)
+static void count(struct memplug *pool, struct mpl_block *block, uint64_t pageblock, bool more)
+{
+    uint16_t *nr = count_at(pool, block, pageblock);
+
+    MPL_ASSERT(more ? *nr != UINT16_MAX : *nr != 0);
+    *nr = (uint16_t)(more ? *nr + 1 : *nr - 1);
+    if (*nr == (more ? 1 : 0))
+        set_isolated(pool, block, pageblock, more);
+}
+
+static void set_span(struct memplug *pool, struct mpl_block *block, uint64_t index,
+                     uint64_t nr_pages, bool isolated)
 {
     unsigned order = pool->geometry.pageblock_order;
 
-    for (uint64_t pageblock = block->nr_memmap_pages >> order;
-         pageblock < pool->layout.nr_pageblocks; pageblock++)
-        if (mpl_isolated(pool, block, pageblock << order) != isolated)
-            set_isolated(pool, block, pageblock, isolated);
+    MPL_ASSERT(index <= pool->layout.nr_pages && nr_pages <= pool->layout.nr_pages - index);
+    for (uint64_t pageblock = index >> order; pageblock << order < index + nr_pages; pageblock++)
+        count(pool, block, pageblock, isolated);
     mpl_zone_note_free(pool, block);
+}
+
+void mpl_isolate_span(struct memplug *pool, struct mpl_block *block, uint64_t index,
+                      uint64_t nr_pages)
+{
+    set_span(pool, block, index, nr_pages, true);
+}
+
+void mpl_unisolate_span(struct memplug *pool, struct mpl_block *block, uint64_t index,
+                        uint64_t nr_pages)
+{
+    set_span(pool, block, index, nr_pages, false);
 }
 
 void mpl_isolate_block(struct memplug *pool, struct mpl_block *block)
 {
-    set_all(pool, block, true);
+    set_span(pool, block, block->nr_memmap_pages, mpl_block_data_pages(pool, block), true);
 }
 
 void mpl_unisolate_block(struct memplug *pool, struct mpl_block *block)
 {
-    set_all(pool, block, false);
+    set_span(pool, block, block->nr_memmap_pages, mpl_block_data_pages(pool, block), false);
 }

@@ -136,6 +136,16 @@ bool mpl_frames_take_exact(struct memplug *pool, struct mpl_block *block, uint64
 bool mpl_frames_take_tail(struct memplug *pool, struct mpl_block *block, uint64_t nr_pages);
 bool mpl_frames_all_free(const struct memplug *pool, const struct mpl_block *block,
                          uint64_t index, uint64_t nr_pages); /* and none isolated */
+/* The same of what mpl_vacate() left free: all of it is isolated. A head is described before. */
+void mpl_frames_take_isolated(struct memplug *pool, struct mpl_block *block, uint64_t index,
+                              uint64_t nr_pages, bool headed);
+
+/* May somebody other than the block's own memmap have these frames? */
+bool mpl_frames_are_data(const struct memplug *pool, const struct mpl_block *block,
+                         uint64_t index, uint64_t nr_pages);
+/* The first frame of [index, end) that is not free, isolated or not; end if all are. */
+uint64_t mpl_frames_first_used(const struct memplug *pool, const struct mpl_block *block,
+                               uint64_t index, uint64_t end);
 
 /* Whole words for the slots: the lowest word with free frames, all of them become held. */
 bool mpl_frames_hold(struct memplug *pool, struct mpl_block *block, struct mpl_held *held);
@@ -159,11 +169,20 @@ void mpl_frames_note(struct memplug *pool, struct mpl_block *block, uint64_t pag
 /* The first used head at or behind index that is not the memmap's; false: none. */
 bool mpl_frames_next_head(const struct memplug *pool, const struct mpl_block *block,
                           uint64_t *index);
+/* Frames of [index, index + nr_pages) that are not free; held ones are not. */
+uint64_t mpl_frames_nr_used(const struct memplug *pool, const struct mpl_block *block,
+                            uint64_t index, uint64_t nr_pages);
 uint64_t mpl_frames_count(const struct memplug *pool, const struct mpl_block *block,
                           enum mpl_frame frame);
 
 /* --- isolate.c: pageblocks that the allocator must not touch; the zone's lock is held --------- */
 
+/* The pageblocks that [index, index + nr_pages) touches. Isolations nest: one that is isolated
+ * twice is given back twice, in any order. */
+void mpl_isolate_span(struct memplug *pool, struct mpl_block *block, uint64_t index,
+                      uint64_t nr_pages);
+void mpl_unisolate_span(struct memplug *pool, struct mpl_block *block, uint64_t index,
+                        uint64_t nr_pages);
 /* The data pageblocks of the whole block; the pageblock that memmap and data share counts. */
 void mpl_isolate_block(struct memplug *pool, struct mpl_block *block);
 void mpl_unisolate_block(struct memplug *pool, struct mpl_block *block);

@@ -154,6 +154,14 @@ static int check_words(const struct memplug *pool, const struct mpl_block *block
     return error;
 }
 
+static uint16_t nr_isolations(const struct memplug *pool, const struct mpl_block *block,
+                              uint64_t pageblock)
+{
+    const char *counters = block->bitmaps + pool->layout.nr_isolations;
+
+    return ((const uint16_t *)(const void *)counters)[pageblock];
+}
+
 static int check_pageblocks(const struct memplug *pool, const struct mpl_block *block,
                             uint64_t *nr_open_free, uint64_t *nr_isolated,
                             struct memplug_reason *reason)
@@ -171,6 +179,7 @@ static int check_pageblocks(const struct memplug *pool, const struct mpl_block *
             {mpl_look_nr_free(pool, block, i) != nr_free,
              "nr_free of a pageblock is not what its frames say"},
             {isolated, "a pageblock is isolated and nobody takes its block offline"},
+            {nr_isolations(pool, block, i) != 0, "an isolation is counted and there is none"},
         };
 
         *nr_open_free += isolated ? 0 : nr_free;

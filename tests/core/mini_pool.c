@@ -135,9 +135,9 @@ void mini_set_isolated(struct mini *mini, uint64_t id, bool isolated)
     struct mpl_zone *zone = mpl_zone_of(pool, block);
 
     mpl_spin_lock(pool, &zone->lock);
-    if (isolated)
+    if (isolated && block->nr_isolated == 0)
         mpl_isolate_block(pool, block);
-    else
+    else if (!isolated && block->nr_isolated != 0)
         mpl_unisolate_block(pool, block);
     mpl_spin_unlock(&zone->lock);
 }
@@ -184,6 +184,13 @@ static void check_words(struct memplug *pool, struct mpl_block *block)
     }
 }
 
+static uint16_t nr_isolations(struct memplug *pool, struct mpl_block *block, uint64_t index)
+{
+    uint16_t *counters = (uint16_t *)(void *)(block->bitmaps + pool->layout.nr_isolations);
+
+    return counters[index / mpl_pageblock_pages(&pool->geometry)];
+}
+
 /* Returns the free frames, isolated or not. */
 static uint64_t check_block(struct memplug *pool, struct mpl_block *block)
 {
@@ -199,6 +206,7 @@ static uint64_t check_block(struct memplug *pool, struct mpl_block *block)
         assert_int_equal(nr_free, mpl_frames_free_near(pool, block, i));
         all += nr_free;
         isolated += mpl_isolated(pool, block, i);
+        assert_int_equal(nr_isolations(pool, block, i) != 0, mpl_isolated(pool, block, i));
         if (!mpl_isolated(pool, block, i))
             open += nr_free;
     }

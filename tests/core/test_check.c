@@ -343,6 +343,7 @@ static const char *damage_frames(struct world *w, unsigned n)
     ROW("nr_free of a pageblock is not what its frames say", flip(w, 4, layout->head, 70))
     ROW("a pageblock is isolated and nobody takes its block offline",
         flip(w, 8, layout->isolated, 2); flip(w, 8, layout->summary, 2))
+    ROW("an isolation is counted and there is none", flip(w, 8, layout->nr_isolations, 17))
     ROW(stray, flip(w, 3, layout->summary, 4))
     ROW(stray, flip(w, 3, layout->isolated, 63))
     ROW("nr_isolated of the block is not what the bits say", at(w, 3)->nr_isolated = 1)

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: MIT */
+/* Free frames of one block, and blocks of one zone that have some. The zone's lock is held. */
+#include "words.h"
+
+/* Bits at which nr_pages (a power of two <= 64) free frames begin, aligned to themselves. */
+static uint64_t runs_in(uint64_t free, uint64_t nr_pages)
+{
+    for (uint64_t shift = 1; shift < nr_pages; shift *= 2)
+        free &= free >> shift;
+    if (nr_pages == MPL_WORD_PAGES)
+        return free & 1;
+    return free & (WORD_FULL / (((uint64_t)1 << nr_pages) - 1));
+}
+
+/* Within a word. The summary leaves out words with nothing, the counters pageblocks with less. */
+static bool find_small(const struct memplug *pool, const struct mpl_block *block,
+                       uint64_t nr_pages, uint64_t *index)
+{
+    uint64_t words_per_pageblock = mpl_pageblock_pages(&pool->geometry) / MPL_WORD_PAGES;
+
+    for (uint64_t i = 0; i * 64 < pool->layout.nr_words; i++) {
+        uint64_t summary = load(block, pool->layout.summary, i);
+
+        while (summary != 0) {
+            uint64_t word = i * 64 + MPL_CTZ64(summary), runs = 0;
+
+            if (*counter_at(pool, block, word / words_per_pageblock) >= nr_pages)
+                runs = runs_in(free_in(pool, block, word), nr_pages);
+            if (runs != 0) {
+                *index = word * MPL_WORD_PAGES + MPL_CTZ64(runs);
+                return true;
+            }
+            summary &= summary - 1;
+        }
+    }
+    return false;
+}
+
+/* Whole words, in a part of a pageblock or in several of them. */
+static bool find_large(const struct memplug *pool, const struct mpl_block *block,
+                       uint64_t nr_pages, uint64_t *index)
+{
+    uint64_t pageblock_pages = mpl_pageblock_pages(&pool->geometry);
+    uint64_t needed = nr_pages < pageblock_pages ? nr_pages : pageblock_pages;
+    uint64_t at = 0;
+
+    while (at + nr_pages <= pool->layout.nr_pages) {
+        uint64_t pageblock = pageblock_of(pool, at);
+
+        if (*counter_at(pool, block, pageblock) < needed || mpl_isolated(pool, block, at)) {
+            at = mpl_round_up((pageblock + 1) * pageblock_pages, nr_pages);
+            continue;
+        }
+        if (mpl_frames_all_free(pool, block, at, nr_pages)) {
+            *index = at;
+            return true;
+        }
+        at += nr_pages;
+    }
+    return false;
+}
+
+struct mpl_block *mpl_frames_next_block(const struct memplug *pool, const struct mpl_zone *zone,
+                                        uint64_t from)
+{
+    uint64_t mask = from % 64 == 0 ? WORD_FULL : WORD_FULL << (from % 64);
+
+    for (uint64_t i = from / 64; i * 64 < pool->nr_blocks_max; i++, mask = WORD_FULL)
+        if ((zone->has_free[i] & mask) != 0)
+            return mpl_block_at(pool, i * 64 + MPL_CTZ64(zone->has_free[i] & mask));
+    return NULL;
+}
+
+bool mpl_frames_find(const struct memplug *pool, const struct mpl_block *block,
+                     uint64_t nr_pages, uint64_t *index)
+{
+    MPL_ASSERT(nr_pages != 0 && (nr_pages & (nr_pages - 1)) == 0);
+    if (block->nr_free < nr_pages)
+        return false;
+    if (nr_pages <= MPL_WORD_PAGES)
+        return find_small(pool, block, nr_pages, index);
+    return find_large(pool, block, nr_pages, index);
+}

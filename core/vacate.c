@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A span of frames becomes free, and stays so: its pageblocks are isolated, what slots hold of
+ * them comes back, and what is used is moved away.
+ */
+#include "steps.h"
+
+static int fail_frame(struct mpl_op *op, const struct mpl_span *span, uint64_t index,
+                      const char *why, const char *remedy)
+{
+    op->reason->block = (int64_t)mpl_block_id(op->pool, span->block);
+    op->reason->node = span->block->node;
+    op->reason->pfn = mpl_pfn_add(mpl_block_start(op->pool, span->block), index);
+    op->reason->nr_pages = 1;
+    return mpl_fail(op, -MPL_EBUSY, why, remedy);
+}
+
+static bool is_kept(const struct memplug *pool, const struct mpl_block *block, uint64_t head)
+{
+    return mpl_frame_described(pool, block, head) &&
+           mpl_page_state(mpl_page_at(pool, mpl_pfn_add(mpl_block_start(pool, block), head))) ==
+               MPL_PAGE_KEPT;
+}
+
+/* The zone's lock is held. The frame's chunk may begin before the span. */
+static bool find_kept(const struct memplug *pool, const struct mpl_span *span, uint64_t *index)
+{
+    uint64_t end = span->index + span->nr_pages, head;
+
+    *index = span->index;
+    if (mpl_frames_head_of(pool, span->block, span->index, &head) &&
+        is_kept(pool, span->block, head))
+        return true;
+    for (; mpl_frames_next_head(pool, span->block, index) && *index < end; ++*index)
+        if (is_kept(pool, span->block, *index))
+            return true;
+    return false;
+}
+
+/* Logically offline frames are their driver's, whether it has a reference or not. None comes while
+ * the control lock is held; so what is none now will be none. */
+static int check_kept(struct mpl_op *op, const struct mpl_span *span)
+{
+    struct mpl_zone *zone = mpl_zone_of(op->pool, span->block);
+    uint64_t index;
+    bool kept;
+
+    mpl_spin_lock(op->pool, &zone->lock);
+    kept = find_kept(op->pool, span, &index);
+    mpl_spin_unlock(&zone->lock);
+    if (!kept)
+        return 0;
+    return fail_frame(op, span, index, "a driver keeps logically offline pages",
+                      "let the driver release them");
+}
+
+static void set_isolated(struct memplug *pool, const struct mpl_span *span, bool isolated)
+{
+    struct mpl_zone *zone = mpl_zone_of(pool, span->block);
+
+    mpl_spin_lock(pool, &zone->lock);
+    if (isolated)
+        mpl_isolate_span(pool, span->block, span->index, span->nr_pages);
+    else
+        mpl_unisolate_span(pool, span->block, span->index, span->nr_pages);
+    mpl_spin_unlock(&zone->lock);
+}
+
+/* After the drain no slot holds a frame of the span, and every page that was being allocated in it
+ * is complete. */
+static int clear(struct mpl_op *op, const struct mpl_span *span)
+{
+    int error;
+
+    op->progress.step = "drain";
+    mpl_percpu_drain(op->pool);
+    error = check_kept(op, span);
+    if (error == 0)
+        error = mpl_migrate_check(op, span);
+    if (error == 0) {
+        op->progress.step = "migrate";
+        error = mpl_op_check(op);
+    }
+    if (error == 0)
+        error = mpl_migrate(op, span);
+    return error;
+}
+
+int mpl_vacate(struct mpl_op *op, struct mpl_block *block, uint64_t index, uint64_t nr_pages)
+{
+    const struct mpl_span span = {block, index, nr_pages};
+    int error;
+
+    op->progress.step = "isolate";
+    if (!mpl_frames_are_data(op->pool, block, index, nr_pages))
+        return fail_frame(op, &span, index, "a frame holds the memmap", NULL);
+    error = mpl_op_check(op);
+    if (error != 0)
+        return error;
+    set_isolated(op->pool, &span, true);
+    error = clear(op, &span);
+    if (error != 0)
+        mpl_vacate_undo(op->pool, block, index, nr_pages);
+    return error;
+}
+
+void mpl_vacate_undo(struct memplug *pool, struct mpl_block *block, uint64_t index,
+                     uint64_t nr_pages)
+{
+    const struct mpl_span span = {block, index, nr_pages};
+
+    set_isolated(pool, &span, false);
+}
