@@ -19,6 +19,33 @@ static int check_absent(struct mpl_op *op, uint64_t first, uint64_t nr_blocks)
     return 0;
 }
 
+/* What the hint becomes: BLOCK if the policy and the predicates let it, else HOST; then the reason
+ * says why. */
+static int resolve_hint(struct mpl_op *op, struct memplug_add *add, uint64_t alignment)
+{
+    enum memplug_memmap_on_memory policy = mpl_policy_read(op->pool).memmap_on_memory;
+    struct memplug_reason why_not;
+    int error;
+
+    if (policy == MEMPLUG_MEMMAP_ON_MEMORY_FORCE)
+        add->pad_memmap = true;
+    if (policy == MEMPLUG_MEMMAP_ON_MEMORY_NO)
+        error = mpl_fail(op, -MPL_EINVAL, "by policy memmaps are the host's memory",
+                         "set memmap_on_memory, or demand another placement");
+    else
+        error = mpl_memmap_hint_supported(op, add->pad_memmap, alignment);
+    add->memmap = error == 0 ? MEMPLUG_MEMMAP_BLOCK : MEMPLUG_MEMMAP_HOST;
+    if (error == 0)
+        return 0;
+    why_not = *op->reason;
+    error = mpl_memmap_supported(op, 1, MEMPLUG_MEMMAP_HOST, false, alignment);
+    if (error == 0) {
+        *op->reason = why_not;
+        op->reason->error = 0;
+    }
+    return error;
+}
+
 /* Resolve the placement of the memmap, and at which parts of the window it can be mapped. */
 static int choose_memmap(struct mpl_op *op, struct memplug_add *add, uint64_t *alignment)
 {
@@ -33,13 +60,10 @@ static int choose_memmap(struct mpl_op *op, struct memplug_add *add, uint64_t *a
         return mpl_fail(op, -MPL_EINVAL,
                         "the offset in the backing is not one at which it can be mapped", NULL);
     }
-    error = mpl_memmap_supported(op, unit_blocks, add->memmap, add->pad_memmap, *alignment);
-    if (error != 0 && add->memmap == MEMPLUG_MEMMAP_AUTO) {
-        add->memmap = MEMPLUG_MEMMAP_HOST;
-        error = mpl_memmap_supported(op, 1, add->memmap, false, *alignment);
-    } else if (add->memmap == MEMPLUG_MEMMAP_AUTO) {
-        add->memmap = MEMPLUG_MEMMAP_BLOCK;
-    }
+    if (add->memmap == MEMPLUG_MEMMAP_AUTO)
+        error = resolve_hint(op, add, *alignment);
+    else
+        error = mpl_memmap_supported(op, unit_blocks, add->memmap, add->pad_memmap, *alignment);
     if (add->memmap == MEMPLUG_MEMMAP_HOST)
         *alignment = mpl_page_bytes(&op->pool->geometry);
     if (error == 0)
@@ -89,6 +113,34 @@ static int choose_node(struct mpl_op *op, struct memplug_add *add)
     return 0;
 }
 
+/* Each block alone, as Linux does: what fails stays offline, and the add is done all the same. The
+ * first that failed is in the reason. */
+static void online_added(struct mpl_op *op, uint64_t first, uint64_t nr_blocks)
+{
+    static const enum memplug_online_type types[] = {
+        [MEMPLUG_AUTO_ONLINE] = MEMPLUG_ONLINE_DEFAULT,
+        [MEMPLUG_AUTO_KERNEL] = MEMPLUG_ONLINE_KERNEL,
+        [MEMPLUG_AUTO_MOVABLE] = MEMPLUG_ONLINE_MOVABLE,
+    };
+    enum memplug_auto_online policy = mpl_policy_read(op->pool).auto_online;
+    struct memplug_reason refused;
+
+    if (policy == MEMPLUG_AUTO_OFFLINE)
+        return;
+    mpl_reason_reset(&refused);
+    op->type = types[policy];
+    for (uint64_t id = first; id < first + nr_blocks; id++) {
+        mpl_reason_reset(op->reason);
+        op->first = id;
+        if (mpl_online(op, id, 1) == 0 || refused.why != NULL)
+            continue;
+        refused = *op->reason;
+        refused.block = (int64_t)id;
+    }
+    *op->reason = refused;
+    op->reason->error = 0;
+}
+
 static int add_locked(struct mpl_op *op, struct memplug_add *add)
 {
     unsigned block_shift = op->pool->geometry.block_shift;
@@ -104,7 +156,10 @@ static int add_locked(struct mpl_op *op, struct memplug_add *add)
     if (error != 0)
         return error;
     op->add = add;
-    return mpl_add(op);
+    error = mpl_add(op);
+    if (error == 0)
+        online_added(op, add->address >> block_shift, add->size_bytes >> block_shift);
+    return error;
 }
 
 int memplug_add(struct memplug *pool, struct memplug_add *request,
@@ -129,6 +184,7 @@ int memplug_add(struct memplug *pool, struct memplug_add *request,
     if (error != 0)
         return error;
     error = add_locked(&door.op, &add);
+    add.pad_memmap = request->pad_memmap; /* what AUTO made of it is not the caller's wish */
     if (error == 0)
         *request = add;
     return mpl_door_unlock(&door.op, error);
@@ -140,6 +196,8 @@ int memplug_memmap_supported(const struct memplug *pool, uint64_t size_bytes,
 {
     const struct memplug_host *host = pool->host;
     uint64_t nr_blocks = size_bytes >> pool->geometry.block_shift;
+    uint64_t alignment = host->ops->alignment(host->context, backing);
+    struct memplug_add hint = {.memmap = memmap};
     struct mpl_door door;
     int error;
 
@@ -149,14 +207,15 @@ int memplug_memmap_supported(const struct memplug *pool, uint64_t size_bytes,
         error = mpl_fail(&door.op, -MPL_EINVAL, "there is no such placement of a memmap", NULL);
     if (error != 0)
         return error;
+    mpl_reason_reset(door.op.reason);
     if (memmap == MEMPLUG_MEMMAP_AUTO)
-        memmap = MEMPLUG_MEMMAP_HOST;
+        return resolve_hint(&door.op, &hint, alignment);
     return mpl_memmap_supported(&door.op, memmap == MEMPLUG_MEMMAP_RANGE ? nr_blocks : 1, memmap,
-                                false, host->ops->alignment(host->context, backing));
+                                false, alignment);
 }
 
-/* Whole units, all with or all without a memmap of their own, all offline. */
-static int check_remove(struct mpl_op *op, uint64_t first, uint64_t nr_blocks)
+/* Whole units, all with or all without a memmap of their own. */
+static int check_units(struct mpl_op *op, uint64_t first, uint64_t nr_blocks)
 {
     struct memplug *pool = op->pool;
     bool own = mpl_block_at(pool, first)->memmap != MEMPLUG_MEMMAP_HOST;
@@ -176,13 +235,34 @@ static int check_remove(struct mpl_op *op, uint64_t first, uint64_t nr_blocks)
             return mpl_fail(op, -MPL_EINVAL, "the range was added as one with a larger one",
                             "remove all of it");
     }
+    op->reason->block = -1;
+    return 0;
+}
+
+static int check_offline(struct mpl_op *op, uint64_t first, uint64_t nr_blocks)
+{
     for (uint64_t id = first; id < first + nr_blocks; id++)
-        if (mpl_block_state(mpl_block_at(pool, id)) != MEMPLUG_BLOCK_OFFLINE) {
+        if (mpl_block_state(mpl_block_at(op->pool, id)) != MEMPLUG_BLOCK_OFFLINE) {
             op->reason->block = (int64_t)id;
             return mpl_fail(op, -MPL_EBUSY, "a block is online", "take it offline first");
         }
-    op->reason->block = -1;
     return 0;
+}
+
+/* The range is one, the lock is taken, and there are whole units. */
+static int enter_remove(struct mpl_op *op, uint64_t address, uint64_t size_bytes)
+{
+    unsigned block_shift = op->pool->geometry.block_shift;
+    int error = mpl_range_check(op, address, size_bytes);
+
+    if (error == 0 && address == MEMPLUG_ANY_ADDRESS)
+        error = mpl_fail(op, -MPL_EINVAL, "no address was given", NULL);
+    if (error == 0)
+        error = mpl_door_lock(op);
+    if (error != 0)
+        return error;
+    error = check_units(op, address >> block_shift, size_bytes >> block_shift);
+    return error != 0 ? mpl_door_unlock(op, error) : 0;
 }
 
 int memplug_remove(struct memplug *pool, uint64_t address, uint64_t size_bytes,
@@ -194,16 +274,50 @@ int memplug_remove(struct memplug *pool, uint64_t address, uint64_t size_bytes,
     int error;
 
     mpl_door_open(&door, pool, "remove", limit, reason);
-    error = mpl_range_check(&door.op, address, size_bytes);
-    if (error == 0 && address == MEMPLUG_ANY_ADDRESS)
-        error = mpl_fail(&door.op, -MPL_EINVAL, "no address was given", NULL);
-    if (error == 0)
-        error = mpl_door_lock(&door.op);
+    error = enter_remove(&door.op, address, size_bytes);
     if (error != 0)
         return error;
-    error = check_remove(&door.op, first, nr_blocks);
+    error = check_offline(&door.op, first, nr_blocks);
     if (error == 0)
         error = mpl_op_check(&door.op);
+    if (error == 0)
+        mpl_remove(pool, first, nr_blocks);
+    return mpl_door_unlock(&door.op, error);
+}
+
+/* The blocks of the range that are online, a bit for each; op->first is the first of them. Returns
+ * how many. */
+static uint64_t find_online(struct mpl_op *op, uint64_t first, uint64_t nr_blocks, uint64_t *online)
+{
+    uint64_t nr_online = 0;
+
+    for (uint64_t id = first; id < first + nr_blocks; id++) {
+        if (mpl_block_state(mpl_block_at(op->pool, id)) == MEMPLUG_BLOCK_OFFLINE)
+            continue;
+        online[id / 64] |= (uint64_t)1 << (id % 64);
+        if (nr_online++ == 0)
+            op->first = id;
+    }
+    return nr_online;
+}
+
+/* What offline has committed cannot be taken back: removal does not fail. */
+int memplug_offline_and_remove(struct memplug *pool, uint64_t address, uint64_t size_bytes,
+                               const struct memplug_limit *limit, struct memplug_reason *reason)
+{
+    uint64_t first = address >> pool->geometry.block_shift;
+    uint64_t nr_blocks = size_bytes >> pool->geometry.block_shift;
+    uint64_t online[MPL_MAX_BLOCKS / 64] = {0};
+    struct mpl_door door;
+    int error;
+
+    mpl_door_open(&door, pool, "offline and remove", limit, reason);
+    error = enter_remove(&door.op, address, size_bytes);
+    if (error != 0)
+        return error;
+    error = mpl_op_check(&door.op);
+    if (error == 0 && find_online(&door.op, first, nr_blocks, online) != 0)
+        error = mpl_offline(&door.op, first, nr_blocks, online);
     if (error == 0)
         mpl_remove(pool, first, nr_blocks);
     return mpl_door_unlock(&door.op, error);
@@ -268,7 +382,7 @@ int memplug_offline(struct memplug *pool, uint64_t first, uint64_t nr_blocks,
     error = check_blocks(&door.op, first, nr_blocks, MEMPLUG_BLOCK_ONLINE,
                          "the block is not online");
     if (error == 0)
-        error = mpl_offline(&door.op, first, nr_blocks);
+        error = mpl_offline(&door.op, first, nr_blocks, NULL);
     return mpl_door_unlock(&door.op, error);
 }
 

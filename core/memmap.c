@@ -162,6 +162,21 @@ int mpl_memmap_supported(struct mpl_op *op, uint64_t nr_blocks, enum memplug_mem
     return 0;
 }
 
+/* Linux self-hosts no memmap that shares a pageblock with data, unless it is told to pad it. */
+int mpl_memmap_hint_supported(struct mpl_op *op, bool pad, uint64_t alignment)
+{
+    const struct memplug_geometry *geometry = &op->pool->geometry;
+    uint64_t nr_frames = mpl_memmap_pages(op->pool, 1, pad);
+    int error = mpl_memmap_supported(op, 1, MEMPLUG_MEMMAP_BLOCK, pad, alignment);
+
+    if (error != 0 || mpl_is_multiple(nr_frames, mpl_pageblock_pages(geometry)))
+        return error;
+    op->reason->size_bytes = mpl_bytes_of_pages(geometry, nr_frames);
+    op->reason->unit_bytes = mpl_bytes_of_pages(geometry, mpl_pageblock_pages(geometry));
+    return mpl_fail(op, -MPL_EINVAL, "the memmap is not whole pageblocks",
+                    "demand it, or pad it as memmap_on_memory=force does");
+}
+
 /* The struct pages that describe the memmap's own frames are never read. If they are large enough
  * for the bitmaps of the unit's blocks, these lie there. */
 static bool bitmaps_fit(const struct memplug *pool, const struct mpl_block *unit)

@@ -126,9 +126,14 @@ static const struct mpl_step offline_table[] = {
     {"finish", finish, NULL, true},
 };
 
-int mpl_offline(struct mpl_op *op, uint64_t first, uint64_t nr_blocks)
+int mpl_offline(struct mpl_op *op, uint64_t first, uint64_t nr_blocks, const uint64_t *only)
 {
-    struct mpl_objects blocks = {.first = first, .nr_blocks = nr_blocks, .stride = 1};
+    struct mpl_objects blocks = {
+        .first = first,
+        .nr_blocks = nr_blocks,
+        .stride = 1,
+        .only = only,
+    };
 
     int error = mpl_steps_run(op, offline_table, sizeof(offline_table) / sizeof(offline_table[0]),
                               &blocks);

@@ -1,6 +1,22 @@
 /* SPDX-License-Identifier: MIT */
 #include "steps.h"
 
+static bool is_object(const struct mpl_objects *objects, uint64_t id)
+{
+    return objects->only == NULL || (objects->only[id / 64] >> (id % 64) & 1) != 0;
+}
+
+/* Undo one row on the objects before this block, last first. */
+static void undo_row(struct memplug *pool, const struct mpl_step *row,
+                     const struct mpl_objects *objects, uint64_t id)
+{
+    while (row->undo != NULL && id > objects->first) {
+        id -= objects->stride;
+        if (is_object(objects, id))
+            row->undo(pool, mpl_block_at(pool, id));
+    }
+}
+
 /* One row on every object; on failure it is undone on those that had it. */
 static int run_row(struct mpl_op *op, const struct mpl_step *row,
                    const struct mpl_objects *objects)
@@ -9,18 +25,17 @@ static int run_row(struct mpl_op *op, const struct mpl_step *row,
 
     op->progress.step = row->name;
     for (uint64_t id = objects->first; id < end; id += objects->stride) {
-        int error = row->commits ? 0 : mpl_op_check(op);
+        int error;
 
+        if (!is_object(objects, id))
+            continue;
+        error = row->commits ? 0 : mpl_op_check(op);
         if (error == 0 && row->take != NULL)
             error = row->take(op, mpl_block_at(op->pool, id));
         if (error == 0)
             continue;
         MPL_ASSERT(!row->commits);
-        while (id > objects->first) {
-            id -= objects->stride;
-            if (row->undo != NULL)
-                row->undo(op->pool, mpl_block_at(op->pool, id));
-        }
+        undo_row(op->pool, row, objects, id);
         return error;
     }
     return 0;
@@ -47,12 +62,6 @@ int mpl_steps_run(struct mpl_op *op, const struct mpl_step *table, unsigned nr_r
 void mpl_steps_undo(struct memplug *pool, const struct mpl_step *table, unsigned nr_rows,
                     const struct mpl_objects *objects)
 {
-    uint64_t nr_objects = objects->nr_blocks / objects->stride;
-
-    for (unsigned row = nr_rows; row-- > 0;) {
-        if (table[row].undo == NULL)
-            continue;
-        for (uint64_t i = nr_objects; i-- > 0;)
-            table[row].undo(pool, mpl_block_at(pool, objects->first + i * objects->stride));
-    }
+    for (unsigned row = nr_rows; row-- > 0;)
+        undo_row(pool, &table[row], objects, objects->first + objects->nr_blocks);
 }

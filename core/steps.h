@@ -22,6 +22,7 @@ struct mpl_objects {
     uint64_t first;
     uint64_t nr_blocks;
     uint64_t stride; /* 1, or the blocks of a unit */
+    const uint64_t *only; /* null; or a bit per block of the pool: no others are objects */
 };
 
 int mpl_steps_run(struct mpl_op *op, const struct mpl_step *table, unsigned nr_rows,
@@ -37,6 +38,8 @@ void mpl_remove(struct memplug *pool, uint64_t first, uint64_t nr_blocks);
 /* May units of nr_blocks have their memmap there? 0, or -EINVAL with the predicate that failed. */
 int mpl_memmap_supported(struct mpl_op *op, uint64_t nr_blocks, enum memplug_memmap memmap,
                          bool pad, uint64_t alignment);
+/* The same for blocks that hold their own, if that was not demanded: also whole pageblocks. */
+int mpl_memmap_hint_supported(struct mpl_op *op, bool pad, uint64_t alignment);
 /* Frames at the head of a unit of nr_blocks that its own memmap takes, padding included. */
 uint64_t mpl_memmap_pages(const struct memplug *pool, uint64_t nr_blocks, bool pad);
 int mpl_memmap_map(struct mpl_op *op, struct mpl_block *unit);
@@ -46,7 +49,8 @@ void mpl_memmap_drop_bitmaps(struct memplug *pool, struct mpl_block *unit);
 
 /* --- online.c, offline.c ---------------------------------------------------------------------- */
 int mpl_online(struct mpl_op *op, uint64_t first, uint64_t nr_blocks);
-int mpl_offline(struct mpl_op *op, uint64_t first, uint64_t nr_blocks);
+/* only: see mpl_objects; op->first is the first that goes. */
+int mpl_offline(struct mpl_op *op, uint64_t first, uint64_t nr_blocks, const uint64_t *only);
 
 /* --- alloc.c ---------------------------------------------------------------------------------- */
 /* A target for a page of that size: never from an isolated pageblock. It is described as TARGET. */

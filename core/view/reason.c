@@ -146,6 +146,13 @@ static void remedy(struct mpl_text *text, const char *words)
 
 static void success(struct mpl_text *text, const struct memplug_reason *reason)
 {
+    if (reason->why && reason->block >= 0) {
+        place(text, reason);
+        mpl_text_string(text, reason->why);
+        details(text, reason);
+        remedy(text, reason->remedy);
+        return;
+    }
     part(text, reason->operation);
     mpl_text_string(text, reason->why ? reason->why : "nothing in the way");
     if (reason->nr_pages > 0) {

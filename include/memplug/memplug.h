@@ -61,7 +61,8 @@ struct memplug_add {
     uint64_t address; /* a non-zero multiple of the block, or MEMPLUG_ANY_ADDRESS; written: where */
     uint64_t size_bytes;
     enum memplug_memmap memmap; /* written: what AUTO became */
-    bool pad_memmap;       /* round the memmap's frames up to pageblocks (Linux's "force") */
+    bool pad_memmap;       /* round the memmap's frames up to pageblocks (Linux's "force"); AUTO
+                              does so too if memplug_policy.memmap_on_memory says so */
     int node;              /* with a group: its node, or MEMPLUG_ANY_NODE; written: the node */
     int group;             /* memplug_group_register(), policy.h; 0: none */
     void *backing;         /* as the host wants it; for the Linux host see linux.h */
@@ -70,8 +71,9 @@ struct memplug_add {
 
 /*
  * Plug a range in: its blocks are offline afterwards, or, if memplug_policy.auto_online says so,
- * each is put online like by memplug_online(), and stays offline where that fails. Adding itself
- * is all or nothing. AUTO follows memplug_policy.memmap_on_memory.
+ * each is put online like by memplug_online(), and stays offline where that fails: the add is done
+ * all the same, reason->block is the first such block and reason->why the cause, else null. Adding
+ * itself is all or nothing. AUTO follows memplug_policy.memmap_on_memory.
  * -EINVAL  address or size not a non-zero multiple of the block; unknown node or group; a memmap
  *          demand that memmap_supported() refuses
  * -E2BIG   beyond the address limit, or no free address for MEMPLUG_ANY_ADDRESS
@@ -85,8 +87,10 @@ int memplug_add(struct memplug *pool, struct memplug_add *request,
 /*
  * May the memmap of a range of this size stand there? 0, or -EINVAL with the predicate that
  * failed: the memmap of what can be removed alone is whole pages; a memmap of its own can be
- * mapped at the alignment of the backing and leaves room for data. AUTO is always as good as HOST.
- * Says nothing of an address or of padding, by which an add may still be refused.
+ * mapped at the alignment of the backing and leaves room for data. AUTO is as good as HOST; if it
+ * would become HOST now, reason->why says why not BLOCK, else it is null: the policy, a predicate
+ * of BLOCK, or that BLOCK's memmap, padded if the policy pads, is not whole pageblocks. Says
+ * nothing of an address or of a request's padding, by which an add may still be refused.
  */
 int memplug_memmap_supported(const struct memplug *pool, uint64_t size_bytes,
                              enum memplug_memmap memmap, const void *backing,

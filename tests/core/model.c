@@ -57,19 +57,35 @@ int model_may_add(const struct model *model, const struct model_request *request
     return 0;
 }
 
-void model_add(struct model *model, const struct model_request *request)
+static uint64_t memmap_pages(const struct model *model, uint64_t unit, bool pad)
 {
-    enum memplug_memmap memmap =
-        request->memmap == MEMPLUG_MEMMAP_AUTO ? MEMPLUG_MEMMAP_BLOCK : request->memmap;
-    uint64_t unit = memmap == MEMPLUG_MEMMAP_RANGE ? request->nr_blocks : 1;
-    uint64_t nr_memmap = 0;
+    uint64_t nr_memmap =
+        unit * model->block_pages * model->geometry.page_struct_bytes / model->page_bytes;
 
-    if (is_own(memmap))
-        nr_memmap = unit * model->block_pages * model->geometry.page_struct_bytes /
-                    model->page_bytes;
-    if (request->pad)
+    if (pad)
         nr_memmap = (nr_memmap + model->pageblock_pages - 1) / model->pageblock_pages *
                     model->pageblock_pages;
+    return nr_memmap;
+}
+
+/* The hint, as by the default policy: no memmap shares a pageblock with data. */
+static enum memplug_memmap hinted(const struct model *model, bool pad)
+{
+    uint64_t nr_memmap = memmap_pages(model, 1, pad);
+
+    return nr_memmap % model->pageblock_pages == 0 && nr_memmap < model->block_pages
+               ? MEMPLUG_MEMMAP_BLOCK
+               : MEMPLUG_MEMMAP_HOST;
+}
+
+void model_add(struct model *model, const struct model_request *request)
+{
+    enum memplug_memmap memmap = request->memmap == MEMPLUG_MEMMAP_AUTO
+                                     ? hinted(model, request->pad)
+                                     : request->memmap;
+    uint64_t unit = memmap == MEMPLUG_MEMMAP_RANGE ? request->nr_blocks : 1;
+    uint64_t nr_memmap = is_own(memmap) ? memmap_pages(model, unit, request->pad) : 0;
+
     for (uint64_t i = 0; i < request->nr_blocks; i++) {
         struct model_block *block = &model->blocks[request->first + i];
         uint64_t below = i % unit * model->block_pages;

@@ -11,6 +11,8 @@
 
 #include <cmocka.h>
 
+#include <memplug/policy.h>
+
 #include "world.h"
 
 #define NR WORLD_RANGE_BLOCKS
@@ -70,12 +72,19 @@ static void call_everything(void)
     struct memplug *pool = world.pool;
     struct memplug_add add = {.address = 40 * world.block_bytes, .size_bytes = world.block_bytes,
                               .backing = world.backing_b};
+    struct memplug_policy policy;
     struct memplug_reason why;
 
+    memplug_policy_get(pool, &policy);
     inside_is_refused(memplug_add(pool, &add, NULL, &why), &why);
     inside_is_refused(memplug_online(pool, A, 1, MEMPLUG_ONLINE_MOVABLE, NULL, &why), &why);
     inside_is_refused(memplug_offline(pool, A, 1, NULL, &why), &why);
     inside_is_refused(memplug_remove(pool, add.address, add.size_bytes, NULL, &why), &why);
+    inside_is_refused(memplug_offline_and_remove(pool, A * world.block_bytes, world.block_bytes,
+                                                 NULL, &why), &why);
+    inside_is_refused(memplug_policy_set(pool, &policy, 0), NULL);
+    inside_is_refused(memplug_group_register(pool, &(struct memplug_group){.nr_pages = 1}), NULL);
+    inside_is_refused(memplug_group_unregister(pool, 1), NULL);
     inside_is_refused(memplug_check(pool, &why), &why);
     inside_is_refused(memplug_close(pool, &why), &why);
     inside_is_refused(memplug_dump(pool, forget, NULL), NULL);

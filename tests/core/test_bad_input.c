@@ -384,8 +384,14 @@ static void a_hint_falls_back(void **state)
     assert_true(info.memmap == KIND_HOST && info.nr_memmap_pages == 0);
     assert_int_equal(info.unit_nr_blocks, 1);
     must(pull(4, 2));
+    /* A memmap of 4 pages shares a pageblock with data: only a padded one is taken unasked. */
     add.backing = world.backing_a;
     add.memmap = MEMPLUG_MEMMAP_AUTO;
+    must(memplug_add(world.pool, &add, NULL, &reason));
+    assert_int_equal(add.memmap, KIND_HOST);
+    must(pull(4, 2));
+    add.memmap = MEMPLUG_MEMMAP_AUTO;
+    add.pad_memmap = true;
     must(memplug_add(world.pool, &add, NULL, &reason));
     assert_int_equal(add.memmap, KIND_BLOCK);
     must(pull(4, 2));

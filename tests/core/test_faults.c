@@ -13,6 +13,8 @@
 
 #include <cmocka.h>
 
+#include <memplug/policy.h>
+
 #include "world.h"
 
 enum operation {
@@ -23,13 +25,15 @@ enum operation {
     OFFLINE_EMPTY,
     OFFLINE_KERNEL,
     OFFLINE_USED,
+    OFFLINE_REMOVE, /* of blocks in several zones, one of them offline */
     REMOVE,
     NR_OPERATIONS
 };
 
 static const char *const operation_names[NR_OPERATIONS] = {
     "add", "online", "online_kernel", "online_movable",
-    "offline empty", "offline kernel", "offline used", "remove",
+    "offline empty", "offline kernel", "offline used",
+    "offline and remove", "remove",
 };
 
 enum way { ONCE, FOREVER, CANCEL, DEADLINE, NR_WAYS };
@@ -58,6 +62,7 @@ static uint32_t kinds_to_reach(const struct setup *setup, enum operation operati
     case REMOVE:
         return KIND(FAULT_LOCK);
     case OFFLINE_USED:
+    case OFFLINE_REMOVE:
         return KIND(FAULT_LOCK) | KIND(FAULT_GOING) | KIND(FAULT_MOVE);
     default:
         return KIND(FAULT_LOCK) | KIND(FAULT_GOING);
@@ -74,7 +79,10 @@ static void prepare(struct world *world, const struct setup *setup, enum operati
     enum memplug_online_type type =
         operation == OFFLINE_KERNEL ? MEMPLUG_ONLINE_KERNEL : MEMPLUG_ONLINE_MOVABLE;
 
+    const struct memplug_policy force = {.memmap_on_memory = MEMPLUG_MEMMAP_ON_MEMORY_FORCE};
+
     world_open(world, &setup->world);
+    must(memplug_policy_set(world->pool, &force, MEMPLUG_POLICY_MEMMAP_ON_MEMORY)); /* for auto */
     must(world_add(world, world->backing_b, B, setup->memmap, NULL, NULL));
     must(memplug_online(world->pool, B, NR, MEMPLUG_ONLINE_MOVABLE, NULL, NULL));
     world_fill(world, B, NR, 10);
@@ -83,6 +91,14 @@ static void prepare(struct world *world, const struct setup *setup, enum operati
     must(world_add(world, world->backing_a, A, setup->memmap, NULL, NULL));
     if (operation < OFFLINE_EMPTY || operation == REMOVE)
         return;
+    if (operation == OFFLINE_REMOVE) {
+        must(memplug_online(world->pool, A, 1, MEMPLUG_ONLINE_MOVABLE, NULL, NULL));
+        must(memplug_online(world->pool, A + 1, 1, MEMPLUG_ONLINE_KERNEL, NULL, NULL));
+        must(memplug_online(world->pool, A + 3, 1, MEMPLUG_ONLINE_MOVABLE, NULL, NULL));
+        world_fill(world, A, 1, 50);
+        world_fill(world, A + 3, 1, 50);
+        return;
+    }
     must(memplug_online(world->pool, A, NR, type, NULL, NULL));
     if (operation == OFFLINE_USED)
         world_fill(world, A, NR, 50);
@@ -100,6 +116,9 @@ static int run(struct world *world, const struct setup *setup, enum operation op
         return memplug_online(world->pool, A, NR, MEMPLUG_ONLINE_KERNEL, limit, reason);
     case ONLINE_MOVABLE:
         return memplug_online(world->pool, A, NR, MEMPLUG_ONLINE_MOVABLE, limit, reason);
+    case OFFLINE_REMOVE:
+        return memplug_offline_and_remove(world->pool, A * world->block_bytes,
+                                          NR * world->block_bytes, limit, reason);
     case REMOVE:
         return memplug_remove(world->pool, A * world->block_bytes, NR * world->block_bytes, limit,
                               reason);
@@ -179,7 +198,8 @@ static bool strike(const struct setup *setup, enum operation operation, enum way
         /* The way is free again: nothing that was claimed is left claimed. */
         must(run(&world, setup, operation, NULL, NULL));
     } else if (struck) {
-        assert_true(operation == OFFLINE_USED); /* a page that did not move is tried again */
+        /* A page that did not move is tried again. */
+        assert_true(operation == OFFLINE_USED || operation == OFFLINE_REMOVE);
     }
     world_check(&world);
     free(before);

@@ -109,28 +109,77 @@ static void test_the_predicate_agrees_with_add(void **state)
     }
 }
 
+/* Where the hint puts the memmap of a block of 128 MiB, and why not in the block. */
+static const char *why_not_in_the_block(enum memplug_memmap_on_memory policy, bool pad,
+                                        unsigned struct_bytes, uint64_t alignment)
+{
+    uint64_t nr_memmap = 8 * struct_bytes; /* frames, of 32,768 */
+
+    if (policy == MEMPLUG_MEMMAP_ON_MEMORY_NO)
+        return "by policy memmaps are the host's memory";
+    if (nr_memmap * 4096 % alignment != 0)
+        return "the memmap cannot be mapped at the alignment of the backing";
+    if (nr_memmap % 512 != 0 && !pad && policy != MEMPLUG_MEMMAP_ON_MEMORY_FORCE)
+        return "the memmap is not whole pageblocks";
+    return NULL;
+}
+
+static void check_hint(struct toy_host *toy, enum memplug_memmap_on_memory policy, bool pad)
+{
+    unsigned struct_bytes = toy->host.geometry.page_struct_bytes;
+    const char *why_not =
+        why_not_in_the_block(policy, pad, struct_bytes, toy->alignment_bytes);
+    struct memplug_add request = {
+        .address = UINT64_C(1) << 27,
+        .size_bytes = UINT64_C(1) << 28,
+        .memmap = MEMPLUG_MEMMAP_AUTO,
+        .pad_memmap = pad,
+        .backing = toy,
+    };
+    uint64_t nr_memmap = 8 * struct_bytes;
+    struct memplug_reason reason;
+
+    if (pad || policy == MEMPLUG_MEMMAP_ON_MEMORY_FORCE)
+        nr_memmap = (nr_memmap + 511) / 512 * 512;
+    if (!pad) { /* the predicate knows no request */
+        assert_int_equal(memplug_memmap_supported(toy->pool, request.size_bytes, request.memmap,
+                                                  request.backing, &reason),
+                         0);
+        assert_int_equal(reason.error, 0);
+        assert_true((reason.why == NULL) == (why_not == NULL));
+        if (why_not != NULL)
+            assert_string_equal(reason.why, why_not);
+    }
+    assert_int_equal(memplug_add(toy->pool, &request, NULL, &reason), 0);
+    assert_true(reason.error == 0 && reason.why == NULL);
+    assert_int_equal(request.memmap, why_not != NULL ? MEMPLUG_MEMMAP_HOST : MEMPLUG_MEMMAP_BLOCK);
+    assert_int_equal(request.pad_memmap, pad);
+    assert_int_equal(toy->pool->blocks[2].nr_memmap_pages, why_not != NULL ? 0 : nr_memmap);
+    assert_int_equal(memplug_remove(toy->pool, request.address, request.size_bytes, NULL, NULL), 0);
+    toy->nr_calls = 0;
+}
+
+/* What the policy, the struct page, the backing and the request's padding make of a hint. */
 static void test_a_hint_falls_back_and_says_so(void **state)
 {
-    struct memplug_geometry g = geometry_of(12, 9, 56);
-    struct toy_host toy;
-
     (void)state;
-    toy_open(&toy, &g, 1, NULL);
-    for (unsigned huge = 0; huge < 2; huge++) {
-        struct memplug_add request = {
-            .address = UINT64_C(1) << 27,
-            .size_bytes = UINT64_C(1) << 28,
-            .memmap = MEMPLUG_MEMMAP_AUTO,
-            .backing = &toy,
-        };
+    for (unsigned struct_bytes = 32; struct_bytes <= 128; struct_bytes += 8) {
+        struct memplug_geometry g = geometry_of(12, 9, struct_bytes);
+        struct toy_host toy;
 
-        toy.alignment_bytes = huge != 0 ? UINT64_C(2) << 20 : 4096;
-        assert_int_equal(memplug_add(toy.pool, &request, NULL, NULL), 0);
-        assert_int_equal(request.memmap, huge != 0 ? MEMPLUG_MEMMAP_HOST : MEMPLUG_MEMMAP_BLOCK);
-        assert_int_equal(memplug_remove(toy.pool, request.address, request.size_bytes, NULL, NULL),
-                         0);
+        toy_open(&toy, &g, 1, NULL);
+        for (unsigned i = 0; i < 12; i++) {
+            struct memplug_policy policy = {
+                .memmap_on_memory = (enum memplug_memmap_on_memory)(i % 3)};
+
+            toy.alignment_bytes = i < 6 ? 4096 : UINT64_C(2) << 20;
+            assert_int_equal(memplug_policy_set(toy.pool, &policy,
+                                                MEMPLUG_POLICY_MEMMAP_ON_MEMORY),
+                             0);
+            check_hint(&toy, policy.memmap_on_memory, i / 3 % 2 != 0);
+        }
+        toy_close(&toy);
     }
-    toy_close(&toy);
 }
 
 /* 64 KiB pages, 56 bytes a page: only ranges of four blocks have whole pages of memmap, and only

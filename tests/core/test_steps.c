@@ -35,6 +35,8 @@ static struct {
     struct record record;
     unsigned fail_row;
     uint64_t fail_object;
+    bool by_bits; /* the objects are named one by one */
+    uint64_t only[1];
 } toy_run;
 
 static void put(struct record *record, bool undo, unsigned row, uint64_t object)
@@ -125,12 +127,27 @@ static void assert_records_equal(const struct record *expected)
     }
 }
 
+/* Every stride-th block; or of all blocks those that a bit names, which are the same. */
+static struct mpl_objects objects_of(uint64_t stride)
+{
+    struct mpl_objects objects = {FIRST, NR_OBJECTS * stride, stride, NULL};
+
+    if (!toy_run.by_bits)
+        return objects;
+    toy_run.only[0] = UINT64_C(1) << (FIRST - 1) | UINT64_C(1) << (FIRST + NR_OBJECTS * stride);
+    for (unsigned i = 0; i < NR_OBJECTS; i++)
+        toy_run.only[0] |= UINT64_C(1) << object_at(stride, i);
+    objects.stride = 1;
+    objects.only = toy_run.only;
+    return objects;
+}
+
 /* --- runs ------------------------------------------------------------------------------------- */
 
 static int run(struct toy_op *toy_op, const struct mpl_step *table, uint64_t stride,
                unsigned fail_row, unsigned fail_at)
 {
-    struct mpl_objects objects = {FIRST, NR_OBJECTS * stride, stride};
+    struct mpl_objects objects = objects_of(stride);
 
     toy_run.record.nr_events = 0;
     toy_run.fail_row = fail_row;
@@ -214,7 +231,7 @@ static void test_the_way_back_undoes_the_whole_table(void **state)
     toy_open(&toy, &g, 1, NULL);
     for (uint64_t stride = 1; stride <= 4; stride++)
         for (unsigned nr_rows = 0; nr_rows <= NR_ROWS; nr_rows++) {
-            struct mpl_objects objects = {FIRST, NR_OBJECTS * stride, stride};
+            struct mpl_objects objects = objects_of(stride);
             struct record expected = {.nr_events = 0};
 
             expect_rows_undone(&expected, full_table, nr_rows, stride);
@@ -408,6 +425,13 @@ static void test_a_row_that_can_fail_behind_one_that_commits_traps(void **state)
     toy_close(&toy);
 }
 
+static int by_bits(void **state)
+{
+    (void)state;
+    toy_run.by_bits = true;
+    return 0;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -422,5 +446,7 @@ int main(void)
         cmocka_unit_test(test_a_row_that_can_fail_behind_one_that_commits_traps),
     };
 
-    return cmocka_run_group_tests_name("steps", tests, NULL, NULL);
+    int failed = cmocka_run_group_tests_name("steps", tests, NULL, NULL);
+
+    return failed + cmocka_run_group_tests_name("steps of some blocks", tests, by_bits, NULL);
 }
