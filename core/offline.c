@@ -134,11 +134,11 @@ int mpl_offline(struct mpl_op *op, uint64_t first, uint64_t nr_blocks, const uin
         .stride = 1,
         .only = only,
     };
-
     int error = mpl_steps_run(op, offline_table, sizeof(offline_table) / sizeof(offline_table[0]),
                               &blocks);
 
-    if (error == 0)
-        mpl_watch_blocks(op->pool, MEMPLUG_ACTION_OFFLINE, first, nr_blocks);
+    for (uint64_t id = first; error == 0 && id < first + nr_blocks; id++)
+        if (mpl_is_object(&blocks, id))
+            mpl_watch_block(op->pool, MEMPLUG_ACTION_OFFLINE, id, mpl_block_at(op->pool, id)->node);
     return error;
 }

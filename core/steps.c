@@ -1,18 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 #include "steps.h"
 
-static bool is_object(const struct mpl_objects *objects, uint64_t id)
-{
-    return objects->only == NULL || (objects->only[id / 64] >> (id % 64) & 1) != 0;
-}
-
 /* Undo one row on the objects before this block, last first. */
 static void undo_row(struct memplug *pool, const struct mpl_step *row,
                      const struct mpl_objects *objects, uint64_t id)
 {
     while (row->undo != NULL && id > objects->first) {
         id -= objects->stride;
-        if (is_object(objects, id))
+        if (mpl_is_object(objects, id))
             row->undo(pool, mpl_block_at(pool, id));
     }
 }
@@ -27,7 +22,7 @@ static int run_row(struct mpl_op *op, const struct mpl_step *row,
     for (uint64_t id = objects->first; id < end; id += objects->stride) {
         int error;
 
-        if (!is_object(objects, id))
+        if (!mpl_is_object(objects, id))
             continue;
         error = row->commits ? 0 : mpl_op_check(op);
         if (error == 0 && row->take != NULL)

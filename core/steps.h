@@ -25,6 +25,12 @@ struct mpl_objects {
     const uint64_t *only; /* null; or a bit per block of the pool: no others are objects */
 };
 
+/* Of those that stride names, is this one? */
+static inline bool mpl_is_object(const struct mpl_objects *objects, uint64_t id)
+{
+    return objects->only == NULL || (objects->only[id / 64] >> (id % 64) & 1) != 0;
+}
+
 int mpl_steps_run(struct mpl_op *op, const struct mpl_step *table, unsigned nr_rows,
                   const struct mpl_objects *objects);
 void mpl_steps_undo(struct memplug *pool, const struct mpl_step *table, unsigned nr_rows,

@@ -140,12 +140,13 @@ static void a_block_that_is_refused_stays_offline(void **state)
 
     (void)state;
     for (unsigned forever = 0; forever < 2; forever++)
-        for (unsigned k = 0; k < NR; k++) {
+        for (unsigned point = 0; point < 2 * NR; point++) {
+            unsigned k = point / 2; /* each block is asked for twice: PREPARE, GOING */
             unsigned bits = forever != 0 ? (1u << k) - 1 : 0xfu & ~(1u << k);
 
             open_small(MEMPLUG_AUTO_MOVABLE);
             fault_select(world.fault, GOING);
-            fault_arm(world.fault, k + 1, forever != 0, 0);
+            fault_arm(world.fault, point + 1, forever != 0, 0);
             must(add(MEMPLUG_MEMMAP_BLOCK, NULL));
             fault_disarm(world.fault);
             assert_int_equal(online_in(MEMPLUG_ZONE_MOVABLE), bits);
@@ -153,8 +154,9 @@ static void a_block_that_is_refused_stays_offline(void **state)
             assert_int_equal(reason.block, A + k);
             assert_string_equal(reason.why, "a subscriber refused");
             memplug_reason_text(&reason, text, sizeof(text));
-            snprintf(expected, sizeof(expected), "add: ask: block %u: a subscriber refused "
-                                                 "(subscriber \"subscriber\").", A + k);
+            snprintf(expected, sizeof(expected),
+                     "add: %s: block %u: a subscriber refused (subscriber \"subscriber\").",
+                     point % 2 == 0 ? "prepare" : "ask", A + k);
             assert_string_equal(text, expected);
             expect_by_hand(bits);
         }
@@ -227,6 +229,38 @@ static void an_add_that_fails_leaves_nothing(void **state)
     assert_true(nr_refused >= 1 + 2 * NR); /* the lock; attach and alias of each block */
 }
 
+static struct memplug_uevent watched[16];
+static unsigned nr_watched;
+
+static void watch(void *context, const struct memplug_uevent *event)
+{
+    (void)context;
+    assert_true(nr_watched < 16);
+    watched[nr_watched++] = *event;
+}
+
+/* Block 1 is refused once: of it nothing is heard but that it was added. */
+static void listeners_hear_of_adds_first(void **state)
+{
+    struct memplug_listener listener = {.hear = watch};
+    const unsigned blocks[] = {A, A + 1, A + 2, A + 3, A, A + 2, A + 3};
+
+    (void)state;
+    open_small(MEMPLUG_AUTO_KERNEL);
+    must(memplug_listen(world.pool, &listener));
+    fault_select(world.fault, GOING);
+    fault_arm(world.fault, 3, false, 0);
+    must(add(MEMPLUG_MEMMAP_BLOCK, NULL));
+    fault_disarm(world.fault);
+    assert_int_equal(nr_watched, 7);
+    for (unsigned i = 0; i < 7; i++) {
+        assert_int_equal(watched[i].block, blocks[i]);
+        assert_int_equal(watched[i].action, i < 4 ? MEMPLUG_ACTION_ADD : MEMPLUG_ACTION_ONLINE);
+    }
+    must(memplug_unlisten(world.pool, &listener));
+    world_close(&world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -234,6 +268,7 @@ int main(void)
         cmocka_unit_test(later_adds_only),
         cmocka_unit_test(a_block_that_is_refused_stays_offline),
         cmocka_unit_test(a_limit_leaves_the_rest_offline),
+        cmocka_unit_test(listeners_hear_of_adds_first),
         cmocka_unit_test(an_add_that_fails_leaves_nothing),
     };
 

@@ -187,6 +187,38 @@ static void blocks_that_are_offline_are_not_asked_for(void **state)
     world_close(&world);
 }
 
+static struct {
+    struct memplug_uevent events[16];
+    unsigned nr;
+} watched;
+
+static void watch(void *context, const struct memplug_uevent *event)
+{
+    (void)context;
+    assert_true(watched.nr < 16);
+    watched.events[watched.nr++] = *event;
+}
+
+/* Only what was online goes offline; all of it is removed, ascending. */
+static void listeners_hear_what_happened(void **state)
+{
+    struct memplug_listener listener = {.hear = watch};
+    const unsigned blocks[] = {A, A + 1, A + 3, A, A + 1, A + 2, A + 3};
+
+    (void)state;
+    open_mixed(MEMPLUG_MEMMAP_BLOCK);
+    must(memplug_listen(world.pool, &listener));
+    must(pull(A, NR));
+    assert_int_equal(watched.nr, 7);
+    for (unsigned i = 0; i < 7; i++) {
+        assert_int_equal(watched.events[i].block, blocks[i]);
+        assert_int_equal(watched.events[i].action,
+                         i < 3 ? MEMPLUG_ACTION_OFFLINE : MEMPLUG_ACTION_REMOVE);
+    }
+    must(memplug_unlisten(world.pool, &listener));
+    world_close(&world);
+}
+
 /* When the blocks have left, no limit is looked at: it cannot end between offline and remove. */
 static void no_limit_ends_it_halfway(void **state)
 {
@@ -224,6 +256,7 @@ int main(void)
         cmocka_unit_test(what_remove_refuses_it_refuses_first),
         cmocka_unit_test(a_pinned_page_keeps_all_blocks_where_they_are),
         cmocka_unit_test(blocks_that_are_offline_are_not_asked_for),
+        cmocka_unit_test(listeners_hear_what_happened),
         cmocka_unit_test(no_limit_ends_it_halfway),
     };
 
