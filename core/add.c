@@ -131,6 +131,7 @@ static const struct mpl_step add_table[] = {
     {"attach", attach, attach_undo, false},
     {"memmap", mpl_memmap_map, mpl_memmap_unmap, false},
     {"bitmaps", mpl_memmap_place_bitmaps, mpl_memmap_drop_bitmaps, false},
+    {"poison", NULL, mpl_poison_forget, false}, /* there is none at first */
     {"publish", publish, publish_undo, true},
 };
 #define NR_ROWS (sizeof(add_table) / sizeof(add_table[0]))

@@ -120,6 +120,8 @@ struct mpl_block {
     uint64_t nr_free;           /* [Z] frames in state free (not held), pageblock not isolated */
     uint64_t nr_managed;        /* [Z] released to the allocator */
     uint64_t nr_isolated;       /* [Z] pageblocks */
+    uint64_t *poisoned;         /* [C] a bit per page, from the host; null while there is none */
+    uint32_t nr_poisoned;       /* [C] of data frames, online or not */
     struct mpl_altmap altmap;   /* [C] head of a unit with a memmap of its own */
     void *backing;              /* [C] head of a unit */
     uint64_t offset_bytes;      /* [C] head of a unit */

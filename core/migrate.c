@@ -52,9 +52,8 @@ static void name_blocking(struct mpl_op *op, const struct mpl_block *block,
     op->reason->owner_cookie = pass->cookie;
 }
 
-/* The head of the allocation that a tail belongs to; it may be in an earlier block. */
-static memplug_pfn_t head_before(const struct memplug *pool, const struct mpl_block *block,
-                                 uint64_t index)
+memplug_pfn_t mpl_migrate_head(const struct memplug *pool, const struct mpl_block *block,
+                               uint64_t index)
 {
     uint64_t head;
 
@@ -75,7 +74,7 @@ static bool next_used(const struct memplug *pool, const struct mpl_span *span, s
         return false;
     if (pass->index == span->index &&
         mpl_frame_get(pool, span->block, span->index) == MPL_FRAME_TAIL) {
-        *pfn = head_before(pool, span->block, pass->index++);
+        *pfn = mpl_migrate_head(pool, span->block, pass->index++);
         return true;
     }
     if (!mpl_frames_next_head(pool, span->block, &pass->index) || pass->index >= end) {

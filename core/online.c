@@ -126,10 +126,11 @@ static const struct mpl_step online_table[] = {
 int mpl_online(struct mpl_op *op, uint64_t first, uint64_t nr_blocks)
 {
     struct mpl_objects blocks = {.first = first, .nr_blocks = nr_blocks, .stride = 1};
+    int error = mpl_poison_check(op, first, nr_blocks);
 
-    int error = mpl_steps_run(op, online_table, sizeof(online_table) / sizeof(online_table[0]),
+    if (error == 0)
+        error = mpl_steps_run(op, online_table, sizeof(online_table) / sizeof(online_table[0]),
                               &blocks);
-
     if (error == 0)
         mpl_watch_blocks(op->pool, MEMPLUG_ACTION_ONLINE, first, nr_blocks);
     return error;

@@ -17,6 +17,12 @@ struct mpl_step {
     bool commits; /* from this row on nothing fails and limits are not looked at */
 };
 
+/* Frames of one block. */
+struct mpl_span {
+    struct mpl_block *block;
+    uint64_t index, nr_pages;
+};
+
 /* The objects of an operation: every stride-th block from first on. */
 struct mpl_objects {
     uint64_t first;
@@ -70,20 +76,22 @@ void mpl_free_frames(struct memplug *pool, memplug_pfn_t pfn, uint64_t nr_pages)
 void mpl_release_frames(struct memplug *pool, memplug_pfn_t start, uint64_t nr_pages);
 /* Never released frames become one logically offline chunk of a driver. */
 void mpl_keep_frames(struct memplug *pool, memplug_pfn_t start, uint64_t nr_pages);
-/* The zone's lock is held: all frames of the block are free or kept without a reference; they are
- * neither any more. */
+/* The zone's lock is held: all frames of the block are free, poisoned or kept without a reference;
+ * they are neither free nor kept any more. */
 void mpl_withdraw_frames(struct memplug *pool, struct mpl_block *block);
 
-/* --- migrate.c -------------------------------------------------------------------------------- */
-/* Frames of one block. */
-struct mpl_span {
-    struct mpl_block *block;
-    uint64_t index, nr_pages;
-};
+/* --- kept.c: logically offline pages ---------------------------------------------------------- */
+/* The first frame of the span that is logically offline. The control lock is held, so none becomes
+ * that; its driver may release it. */
+bool mpl_kept_find(struct memplug *pool, const struct mpl_span *span, uint64_t *index);
 
+/* --- migrate.c -------------------------------------------------------------------------------- */
 /* All but the frames that hold its unit's memmap; perhaps none. */
 struct mpl_span mpl_span_of_data(const struct memplug *pool, struct mpl_block *block);
 
+/* The first frame of the allocation that a used frame belongs to; it may be in an earlier block. */
+memplug_pfn_t mpl_migrate_head(const struct memplug *pool, const struct mpl_block *block,
+                               uint64_t index);
 /* -EBUSY, naming the frame, if an isolated and drained span has one that nobody can move. */
 int mpl_migrate_check(struct mpl_op *op, const struct mpl_span *span);
 /* Move everything that is used out of an isolated span, or out of a block's data. What of it is
@@ -103,6 +111,12 @@ int mpl_migrate_block(struct mpl_op *op, struct mpl_block *block);
 int mpl_vacate(struct mpl_op *op, struct mpl_block *block, uint64_t index, uint64_t nr_pages);
 void mpl_vacate_undo(struct memplug *pool, struct mpl_block *block, uint64_t index,
                      uint64_t nr_pages);
+
+/* --- poison.c --------------------------------------------------------------------------------- */
+/* -EHWPOISON, naming the first frame, if one of these blocks has poisoned frames. */
+int mpl_poison_check(struct mpl_op *op, uint64_t first, uint64_t nr_blocks);
+/* The unit is removed: what was known of its frames goes. */
+void mpl_poison_forget(struct memplug *pool, struct mpl_block *unit);
 
 /* --- notify.c --------------------------------------------------------------------------------- */
 /* GOING_*: 0, or what a subscriber refused with and the reason; the pair of events is begun. */

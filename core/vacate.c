@@ -15,40 +15,13 @@ static int fail_frame(struct mpl_op *op, const struct mpl_span *span, uint64_t i
     return mpl_fail(op, -MPL_EBUSY, why, remedy);
 }
 
-static bool is_kept(const struct memplug *pool, const struct mpl_block *block, uint64_t head)
-{
-    return mpl_frame_described(pool, block, head) &&
-           mpl_page_state(mpl_page_at(pool, mpl_pfn_add(mpl_block_start(pool, block), head))) ==
-               MPL_PAGE_KEPT;
-}
-
-/* The zone's lock is held. The frame's chunk may begin before the span. */
-static bool find_kept(const struct memplug *pool, const struct mpl_span *span, uint64_t *index)
-{
-    uint64_t end = span->index + span->nr_pages, head;
-
-    *index = span->index;
-    if (mpl_frames_head_of(pool, span->block, span->index, &head) &&
-        is_kept(pool, span->block, head))
-        return true;
-    for (; mpl_frames_next_head(pool, span->block, index) && *index < end; ++*index)
-        if (is_kept(pool, span->block, *index))
-            return true;
-    return false;
-}
-
 /* Logically offline frames are their driver's, whether it has a reference or not. None comes while
  * the control lock is held; so what is none now will be none. */
 static int check_kept(struct mpl_op *op, const struct mpl_span *span)
 {
-    struct mpl_zone *zone = mpl_zone_of(op->pool, span->block);
     uint64_t index;
-    bool kept;
 
-    mpl_spin_lock(op->pool, &zone->lock);
-    kept = find_kept(op->pool, span, &index);
-    mpl_spin_unlock(&zone->lock);
-    if (!kept)
+    if (!mpl_kept_find(op->pool, span, &index))
         return 0;
     return fail_frame(op, span, index, "a driver keeps logically offline pages",
                       "let the driver release them");
@@ -89,11 +62,15 @@ static int clear(struct mpl_op *op, const struct mpl_span *span)
 int mpl_vacate(struct mpl_op *op, struct mpl_block *block, uint64_t index, uint64_t nr_pages)
 {
     const struct mpl_span span = {block, index, nr_pages};
+    uint64_t bad;
     int error;
 
     op->progress.step = "isolate";
     if (!mpl_frames_are_data(op->pool, block, index, nr_pages))
         return fail_frame(op, &span, index, "a frame holds the memmap", NULL);
+    bad = mpl_poisoned_next(op->pool, block, index);
+    if (bad < index + nr_pages)
+        return fail_frame(op, &span, bad, "a frame is poisoned", "choose other frames");
     error = mpl_op_check(op);
     if (error != 0)
         return error;

@@ -226,6 +226,21 @@ bool mpl_frames_head_of(const struct memplug *pool, const struct mpl_block *bloc
     }
 }
 
+bool mpl_frames_kept_at(const struct memplug *pool, const struct mpl_block *block,
+                        uint64_t index, uint64_t *head, uint64_t *end)
+{
+    const struct mpl_page *page;
+
+    if (!mpl_frames_head_of(pool, block, index, head) || *head < block->nr_memmap_pages ||
+        !mpl_frame_described(pool, block, *head))
+        return false;
+    page = mpl_page_at(pool, mpl_pfn_add(mpl_block_start(pool, block), *head));
+    if (mpl_page_state(page) != MPL_PAGE_KEPT)
+        return false;
+    *end = *head + page->nr_pages;
+    return true;
+}
+
 static bool all_tails(const struct memplug *pool, const struct mpl_block *block, uint64_t index,
                       uint64_t end)
 {
@@ -246,7 +261,7 @@ bool mpl_frames_are_allocation(const struct memplug *pool, const struct mpl_bloc
 
     check_range(pool, index, nr_pages);
     return index >= block->nr_memmap_pages &&
-           mpl_frame_get(pool, block, index) == MPL_FRAME_HEAD &&
+           mpl_frame_get(pool, block, index) == MPL_FRAME_HEAD && !mpl_poisoned(block, index) &&
            (nr_pages == 1 || all_tails(pool, block, index + 1, end)) &&
            (end == pool->layout.nr_pages || mpl_frame_get(pool, block, end) != MPL_FRAME_TAIL);
 }
@@ -301,6 +316,7 @@ bool mpl_frames_next_head(const struct memplug *pool, const struct mpl_block *bl
         uint64_t heads = load(block, pool->layout.head, word);
 
         heads &= ~load(block, pool->layout.free, word) & mask_of(word, from, pool->layout.nr_pages);
+        heads &= ~mpl_poisoned_mask(block, word);
         if (heads != 0) {
             *index = word * MPL_WORD_PAGES + MPL_CTZ64(heads);
             return true;

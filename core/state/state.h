@@ -107,6 +107,10 @@ void mpl_frame_describe(struct memplug *pool, struct mpl_block *block, uint64_t 
 bool mpl_frames_head_of(const struct memplug *pool, const struct mpl_block *block,
                         uint64_t index, uint64_t *head);
 
+/* The logically offline chunk that holds this frame, if one does. */
+bool mpl_frames_kept_at(const struct memplug *pool, const struct mpl_block *block,
+                        uint64_t index, uint64_t *head, uint64_t *end);
+
 /* Is [index, index + nr_pages) exactly one allocation? One that ends with the block may go on in
  * the next; one of memmap frames is none. */
 bool mpl_frames_are_allocation(const struct memplug *pool, const struct mpl_block *block,
@@ -166,7 +170,7 @@ struct mpl_block *mpl_frames_next_block(const struct memplug *pool, const struct
 /* Whether the pageblock is isolated has changed: bring its summary bits up to date. */
 void mpl_frames_note(struct memplug *pool, struct mpl_block *block, uint64_t pageblock);
 
-/* The first used head at or behind index that is not the memmap's; false: none. */
+/* The first used head at or behind index that is not the memmap's nor poisoned; false: none. */
 bool mpl_frames_next_head(const struct memplug *pool, const struct mpl_block *block,
                           uint64_t *index);
 /* Frames of [index, index + nr_pages) that are not free; held ones are not. */
@@ -187,6 +191,19 @@ void mpl_unisolate_span(struct memplug *pool, struct mpl_block *block, uint64_t 
 void mpl_isolate_block(struct memplug *pool, struct mpl_block *block);
 void mpl_unisolate_block(struct memplug *pool, struct mpl_block *block);
 bool mpl_isolated(const struct memplug *pool, const struct mpl_block *block, uint64_t index);
+
+/* --- poison.c: frames that are never handed out again ----------------------------------------- */
+
+/* One that is poisoned in an online block has the state of a used frame of nobody's: it is no
+ * allocation and no obstacle. Written under the control lock and the zone's. */
+bool mpl_poisoned(const struct mpl_block *block, uint64_t index);
+uint64_t mpl_poisoned_mask(const struct mpl_block *block, uint64_t word);
+/* The first one at or behind index; the block's pages if there is none. */
+uint64_t mpl_poisoned_next(const struct memplug *pool, const struct mpl_block *block,
+                           uint64_t index);
+/* A vacated frame becomes one; the block has its bitmap. */
+void mpl_poison_set(struct memplug *pool, struct mpl_block *block, uint64_t index);
+uint64_t mpl_poison_bytes(const struct memplug *pool); /* of a block's bitmap */
 
 /* --- percpu.c: slots -------------------------------------------------------------------------- */
 

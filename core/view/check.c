@@ -50,6 +50,8 @@ static uint64_t host_bytes_of(const struct memplug *pool, const struct mpl_block
         bytes += mpl_memmap_bytes(&pool->geometry, nr_pages);
     if (unit->bitmaps_from_host)
         bytes += unit->unit_nr_blocks * pool->layout.bytes;
+    for (uint64_t i = 0; i < unit->unit_nr_blocks; i++)
+        bytes += unit[i].poisoned ? mpl_poison_bytes(pool) : 0;
     return bytes;
 }
 
@@ -144,6 +146,9 @@ static int check_block(const struct memplug *pool, const struct mpl_block *block
          "a unit of several blocks has no memmap of the range"},
         {!block->bitmaps, "the block has no bitmaps"},
         {block->serial == 0 || block->serial > pool->serial, "the block's serial cannot be"},
+        {mpl_check_nr_poisoned(pool, block) != block->nr_poisoned,
+         "nr_poisoned of the block is not what the bits say"},
+        {block->poisoned && block->nr_poisoned == 0, "bits are kept for poison that is not there"},
         {!online && (block->nr_free | block->nr_managed | block->nr_isolated) != 0,
          "an offline block counts frames"},
     };

@@ -36,6 +36,9 @@ int mpl_check_frames(struct memplug *pool, const struct mpl_block *block,
 /* What slots hold is what the bitmaps call held. */
 int mpl_check_slots(struct memplug *pool, struct memplug_reason *reason);
 
+/* Bits of the block's poisoned frames. */
+uint64_t mpl_check_nr_poisoned(const struct memplug *pool, const struct mpl_block *block);
+
 /* The summary of the block has a bit. */
 bool mpl_check_has_free(const struct memplug *pool, const struct mpl_block *block);
 

@@ -122,9 +122,38 @@ static int check_heads(const struct memplug *pool, const struct mpl_block *block
 
             *nr_kept += page.state == MPL_PAGE_KEPT ? page.nr_pages : 0;
             error = check_described(pool, block, index, reason);
-        } else if (block->zone == MEMPLUG_ZONE_MOVABLE) {
+        } else if (block->zone == MEMPLUG_ZONE_MOVABLE && !mpl_poisoned(block, index)) {
             error = mpl_check_rules(reason, &where, &raw, 1);
         }
+    }
+    return error;
+}
+
+/* --- poison ----------------------------------------------------------------------------------- */
+
+uint64_t mpl_check_nr_poisoned(const struct memplug *pool, const struct mpl_block *block)
+{
+    uint64_t nr_poisoned = 0;
+
+    for (uint64_t i = mpl_poisoned_next(pool, block, 0); i < pool->layout.nr_pages;
+         i = i + 1 < pool->layout.nr_pages ? mpl_poisoned_next(pool, block, i + 1) : i + 1)
+        nr_poisoned++;
+    return nr_poisoned;
+}
+
+static int check_poison(const struct memplug *pool, const struct mpl_block *block,
+                        struct memplug_reason *reason)
+{
+    int error = 0;
+
+    for (uint64_t word = 0; word < pool->layout.nr_words && error == 0; word++) {
+        uint64_t bad = mpl_poisoned_mask(block, word);
+        uint64_t wrong = bad & (~mpl_look_mask(pool, block, word, MPL_LOOK_HEAD) |
+                                mpl_look_word(block, pool->layout.described, word));
+        struct mpl_where where = at_frame("frames", pool, block, word * 64);
+        const struct mpl_rule rule = {wrong != 0, "a poisoned frame is free, or somebody's"};
+
+        error = mpl_check_rules(reason, &where, &rule, 1);
     }
     return error;
 }
@@ -237,6 +266,8 @@ int mpl_check_frames(struct memplug *pool, const struct mpl_block *block,
     error = check_start(pool, block, reason);
     if (error == 0)
         error = check_words(pool, block, reason);
+    if (error == 0)
+        error = check_poison(pool, block, reason);
     if (error == 0)
         error = check_heads(pool, block, &nr_kept, reason);
     if (error == 0)

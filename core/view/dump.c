@@ -4,12 +4,14 @@
  * addresses that the host chose, how many pages have moved and how many adds there were so far,
  * and which free frames a CPU keeps at hand. Frames are written as runs:
  *
- *   block 1 online Movable node 0 memmap block unit 1+1 memmap_pages 512 managed 32256 free 32254
+ *   block 1 online Movable node 0 memmap block unit 1+1 memmap_pages 512 managed 32256 free 32253
  *    altmap 0x8000-0x10000 reserve 0 free 512 align 0 alloc 512 offset 0x0
+ *    poisoned 514
  *    0+512 memmap
  *    512+1 used pages 1 mover 1 "mapping" cookie 0x7 pins 0
  *    513+1 raw 1                                  an allocation without a struct page
- *    514+32254 free
+ *    514+1 poisoned
+ *    515+32253 free
  */
 #include "../door.h"
 #include "dump.h"
@@ -76,7 +78,8 @@ static void dump_callees(const struct memplug *pool, struct mpl_text *text)
         mpl_text_string(text, " ");
         mpl_text_quoted(text, pool->movers[i].name);
         mpl_text_field(text, "batch_max", pool->movers[i].batch_max);
-        mpl_text_string(text, pool->movers[i].ask ? " ask\n" : "\n");
+        mpl_text_string(text, pool->movers[i].ask ? " ask" : "");
+        mpl_text_string(text, pool->movers[i].lost ? " lost\n" : "\n");
     }
     for (unsigned i = 0; i < pool->nr_subscribers && i < MPL_MAX_SUBSCRIBERS; i++) {
         mpl_text_string(text, "subscriber ");
@@ -180,7 +183,7 @@ static uint64_t raw_run(const struct memplug *pool, const struct mpl_block *bloc
 
     while (end < pool->layout.nr_pages &&
            mpl_look_for(pool, block, end, end + 1, MPL_LOOK_HEAD) == end &&
-           !mpl_look_bit(block, pool->layout.described, end) &&
+           !mpl_look_bit(block, pool->layout.described, end) && !mpl_poisoned(block, end) &&
            mpl_look_run(pool, block, end) == nr_pages)
         end += nr_pages;
     return end - index;
@@ -194,13 +197,15 @@ static uint64_t dump_run(const struct memplug *pool, const struct mpl_block *blo
     bool used = (mpl_look_mask(pool, block, index / 64, MPL_LOOK_USED) & bit) != 0;
     bool head = (mpl_look_mask(pool, block, index / 64, MPL_LOOK_HEAD) & bit) != 0;
     bool described = head && mpl_look_bit(block, pool->layout.described, index);
+    bool poisoned = mpl_poisoned(block, index);
     uint64_t nr_pages = mpl_look_run(pool, block, index);
     uint64_t nr_run = nr_pages;
 
     if (!used)
         nr_run = mpl_look_for(pool, block, index, pool->layout.nr_pages, MPL_LOOK_USED) - index;
     else if (index != 0 || block->nr_memmap_pages == 0)
-        nr_run = head && !described ? raw_run(pool, block, index, nr_pages) : nr_pages;
+        nr_run = head && !described && !poisoned ? raw_run(pool, block, index, nr_pages)
+                                                 : nr_pages;
     mpl_text_string(text, " ");
     mpl_text_decimal(text, index);
     mpl_text_string(text, "+");
@@ -212,12 +217,25 @@ static uint64_t dump_run(const struct memplug *pool, const struct mpl_block *blo
         dump_described(pool, mpl_pfn_add(mpl_block_start(pool, block), index), text);
     else if (index < block->nr_memmap_pages)
         mpl_text_string(text, head ? "memmap" : "memmap tail");
+    else if (poisoned)
+        mpl_text_string(text, "poisoned");
     else
         mpl_text_string(text, head ? "raw" : "tail");
-    if (head && !described && index >= block->nr_memmap_pages)
+    if (head && !described && !poisoned && index >= block->nr_memmap_pages)
         mpl_text_field(text, "pages", nr_pages);
     mpl_text_string(text, "\n");
     return nr_run;
+}
+
+/* Of a block that is offline too. */
+static void dump_poisoned(const struct memplug *pool, const struct mpl_block *block,
+                          struct mpl_text *text)
+{
+    if (!block->poisoned)
+        return;
+    mpl_text_string(text, " poisoned");
+    dump_bits(text, block->poisoned, pool->layout.nr_pages);
+    mpl_text_string(text, "\n");
 }
 
 static void dump_isolated(const struct memplug *pool, const struct mpl_block *block,
@@ -282,6 +300,7 @@ static void dump_block(const struct memplug *pool, uint64_t id, struct mpl_text 
                           : block->bitmaps_from_host ? " bitmaps host" : " bitmaps memmap");
     mpl_text_string(text, block->announced ? " announced\n" : "\n");
     dump_unit(pool, block, text);
+    dump_poisoned(pool, block, text);
     if (info.state != MEMPLUG_BLOCK_ONLINE)
         return; /* what the bitmaps hold means nothing */
     dump_isolated(pool, block, text);

@@ -22,6 +22,7 @@ static const char *error_name(int number)
     static const struct error_name names[] = {
         {MPL_ENOENT, "No such file or directory"},
         {MPL_EINTR, "Interrupted system call"},
+        {MPL_EIO, "Input/output error"},
         {MPL_ENXIO, "No such device or address"},
         {MPL_E2BIG, "Too big"},
         {MPL_EAGAIN, "Resource temporarily unavailable"},
@@ -34,6 +35,7 @@ static const char *error_name(int number)
         {MPL_EDEADLK, "Resource deadlock avoided"},
         {MPL_ETIMEDOUT, "Timed out"},
         {MPL_EUCLEAN, "Structure needs cleaning"},
+        {MPL_EHWPOISON, "Memory page has hardware error"},
     };
 
     for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++)

@@ -40,6 +40,7 @@ static void info_fixed(const struct mpl_block *block, struct memplug_block_info 
     info->unit_nr_blocks = __atomic_load_n(&block->unit_nr_blocks, __ATOMIC_RELAXED);
     info->nr_memmap_pages = __atomic_load_n(&block->nr_memmap_pages, __ATOMIC_RELAXED);
     info->serial = __atomic_load_n(&block->serial, __ATOMIC_RELAXED);
+    info->nr_poisoned_pages = __atomic_load_n(&block->nr_poisoned, __ATOMIC_RELAXED);
 }
 
 static enum memplug_zone zone_kind(const struct mpl_block *block)
@@ -157,8 +158,10 @@ static void add_block(const struct mpl_block *block, struct memplug_stat *stat)
         return;
     stat->nr_blocks++;
     stat->nr_online_blocks += state == MEMPLUG_BLOCK_ONLINE;
-    if (state != MEMPLUG_BLOCK_ADDING)
-        stat->nr_memmap_pages += __atomic_load_n(&block->nr_memmap_pages, __ATOMIC_RELAXED);
+    if (state == MEMPLUG_BLOCK_ADDING)
+        return;
+    stat->nr_memmap_pages += __atomic_load_n(&block->nr_memmap_pages, __ATOMIC_RELAXED);
+    stat->nr_poisoned_pages += __atomic_load_n(&block->nr_poisoned, __ATOMIC_RELAXED);
 }
 
 void memplug_stat(const struct memplug *pool, struct memplug_stat *stat)

@@ -126,7 +126,7 @@ static bool is_unmovable(const struct survey *survey, const struct entry *entry)
     if (!zone)
         return false;
     raw = !mpl_frame_described(pool, block, index) &&
-          mpl_frame_get(pool, block, index) == MPL_FRAME_HEAD;
+          mpl_frame_get(pool, block, index) == MPL_FRAME_HEAD && !mpl_poisoned(block, index);
     mpl_spin_unlock(&zone->lock);
     return raw;
 }

@@ -60,6 +60,7 @@ static const struct {
     [FAULT_MEMORY_GET] = {"memory_get", -ENOMEM},
     [FAULT_MOVE] = {"move", -EBUSY},
     [FAULT_GOING] = {"going", -EPERM},
+    [FAULT_LOST] = {"lost", -EBUSY},
 };
 
 const char *fault_kind_name(enum fault_kind kind)
@@ -274,6 +275,15 @@ static int wrapped_ask(void *context, memplug_pfn_t pfn, uint64_t cookie,
     return wrapped->inner->ask(wrapped->inner->context, pfn, cookie, reason);
 }
 
+static int wrapped_lost(void *context, memplug_pfn_t pfn, uint32_t nr_pages, uint64_t cookie)
+{
+    struct wrapped_mover *wrapped = context;
+    int error = meet(wrapped->fault, FAULT_LOST, wrapped->inner->name);
+
+    return error ? error
+                 : wrapped->inner->lost(wrapped->inner->context, pfn, nr_pages, cookie);
+}
+
 static int wrapped_notify(void *context, const struct memplug_notice *notice)
 {
     struct wrapped_subscriber *wrapped = context;
@@ -304,6 +314,7 @@ const struct memplug_mover *fault_mover(struct fault *fault, const struct memplu
     wrapped->outer = *inner;
     wrapped->outer.move = wrapped_move;
     wrapped->outer.ask = inner->ask ? wrapped_ask : NULL;
+    wrapped->outer.lost = inner->lost ? wrapped_lost : NULL;
     wrapped->outer.context = wrapped;
     return &wrapped->outer;
 }

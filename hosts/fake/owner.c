@@ -169,6 +169,29 @@ static int owner_ask(void *context, memplug_pfn_t pfn, uint64_t cookie,
     return error;
 }
 
+/* The slot is empty afterwards, and its owner knows. */
+static int owner_lost(void *context, memplug_pfn_t pfn, uint32_t nr_pages, uint64_t cookie)
+{
+    struct owner *owner = context;
+    struct slot *slot;
+    int error;
+
+    owner_lock(owner);
+    error = may_move(owner, pfn, cookie);
+    if (!error && owner->slots[cookie].nr_pages != nr_pages)
+        error = -EINVAL;
+    if (!error) {
+        slot = &owner->slots[cookie];
+        slot->nr_pages = 0;
+        slot->taken = false;
+        owner->stat.nr_used_slots--;
+        owner->stat.nr_used_pages -= nr_pages;
+        owner->stat.nr_lost++;
+    }
+    owner_unlock(owner);
+    return error;
+}
+
 /* --- open and close --------------------------------------------------------------------------- */
 
 int owner_open(const struct owner_config *config, struct owner **opened)
@@ -185,7 +208,8 @@ int owner_open(const struct owner_config *config, struct owner **opened)
     }
     owner->mover = (struct memplug_mover){.name = config->name ? config->name : "owner",
                                           .batch_max = config->batch_max, .move = owner_move,
-                                          .ask = owner_ask, .context = owner};
+                                          .ask = owner_ask, .lost = owner_lost,
+                                          .context = owner};
     fake_mutex_open(&owner->lock, "the owner's lock");
     *opened = owner;
     return 0;

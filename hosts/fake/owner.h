@@ -74,6 +74,7 @@ int owner_step(struct owner *owner, uint64_t *random, unsigned order_max);
 struct owner_stat {
     uint64_t nr_used_slots, nr_used_pages;
     uint64_t nr_moved, nr_gone, nr_refused; /* entries of move() with 0, -ENOENT, -EBUSY */
+    uint64_t nr_lost; /* slots that lost() has emptied */
 };
 
 void owner_stat(struct owner *owner, struct owner_stat *stat);

@@ -48,9 +48,11 @@ struct memplug_mover {
      * May be null: then memplug_why() knows only what the core knows. */
     int (*ask)(void *context, memplug_pfn_t pfn, uint64_t cookie, struct memplug_reason *reason);
 
-    /* The content of these pages is gone (memplug_hard_offline()): the owner must stop using them,
-     * and has them no more. May be null: then such a page is refused while it is used. */
-    void (*lost)(void *context, memplug_pfn_t pfn, uint32_t nr_pages, uint64_t cookie);
+    /* The content of these pages is gone (memplug_hard_offline()): the owner stops using them, and
+     * after 0 has them no more. -ENOENT: it has no such page, for it is about to be freed, or not
+     * yet written down; it is asked again if the page is still there. -EBUSY: not now; nothing has
+     * changed. Other calls as move(). May be null: then such a page is refused while it is used. */
+    int (*lost)(void *context, memplug_pfn_t pfn, uint32_t nr_pages, uint64_t cookie);
 
     void *context;
 };

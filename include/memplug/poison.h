@@ -15,7 +15,7 @@ extern "C" {
 
 /*
  * The frame may go bad: what is in it is moved away first, then it is kept out. 0, also if it is
- * poisoned already. -ENXIO no block can hold such a frame, -EIO it is not online; -EBUSY nobody can
+ * poisoned already. -ENXIO no block holds such a frame, -EIO it is not online; -EBUSY nobody can
  * move it, or not now, or it is a memmap; -ENOMEM no room; and as memplug_offline(). On failure
  * nothing has changed.
  */
@@ -26,8 +26,8 @@ int memplug_soft_offline(struct memplug *pool, memplug_pfn_t pfn,
  * The frame is bad: its content is gone. If it is used, its owner is told by the mover's lost(),
  * and all of the allocation is his no more: the other frames are free. A frame that nobody can take
  * from its user is refused: -EBUSY (a memmap, a page without a mover, a mover without lost(),
- * pinned).
- * -EHWPOISON it is poisoned already; -ENXIO not online.
+ * pinned, logically offline). On failure nothing has changed. -EHWPOISON it is poisoned already;
+ * -ENXIO not online; -ENOMEM, -ETIMEDOUT, -EINTR.
  */
 int memplug_hard_offline(struct memplug *pool, memplug_pfn_t pfn,
                          const struct memplug_limit *limit, struct memplug_reason *reason);

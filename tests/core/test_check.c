@@ -123,6 +123,8 @@ static void fill(struct world *world)
     (void)alloc(world, 1, 1);
 }
 
+static uint64_t bad_frames[4]; /* of a block, as the host would give them */
+
 static void open_world(struct world *world)
 {
     struct fake_config machine = {.geometry = fake_geometry(FAKE_SMALL), .nr_cpus = 4};
@@ -130,6 +132,7 @@ static void open_world(struct world *world)
     uint64_t metadata_bytes;
 
     *world = (struct world){0};
+    memset(bad_frames, 0, sizeof(bad_frames));
     assert_int_equal(fake_open(&machine, &world->machine), 0);
     config.host = fake_host(world->machine);
     metadata_bytes = memplug_metadata_bytes(&config);
@@ -163,6 +166,16 @@ static uint16_t *counter(struct world *world, uint64_t block, uint64_t pageblock
 {
     return (uint16_t *)(void *)(at(world, block)->bitmaps + world->pool->layout.nr_free) +
            pageblock;
+}
+
+/* A bad frame, whatever its state is. */
+static void poison(struct world *world, uint64_t block, uint64_t index)
+{
+    memset(bad_frames, 0, sizeof(bad_frames));
+    bad_frames[index / 64] = (uint64_t)1 << (index % 64);
+    at(world, block)->poisoned = bad_frames;
+    at(world, block)->nr_poisoned = 1;
+    world->pool->host_bytes += sizeof(bad_frames);
 }
 
 static struct mpl_page *used_page(struct world *world)
@@ -231,6 +244,10 @@ static const char *damage_block(struct world *w, unsigned n)
     ROW("an online block is in no zone", at(w, 2)->state = MEMPLUG_BLOCK_ONLINE)
     ROW("an offline block is in a zone", at(w, 2)->zone = MEMPLUG_ZONE_NORMAL)
     ROW("an offline block is in a zone", at(w, 1)->state = MEMPLUG_BLOCK_OFFLINE)
+    ROW("nr_poisoned of the block is not what the bits say", at(w, 8)->nr_poisoned = 1)
+    ROW("nr_poisoned of the block is not what the bits say",
+        poison(w, 2, 255); at(w, 2)->nr_poisoned = 2)
+    ROW("bits are kept for poison that is not there", at(w, 8)->poisoned = bad_frames)
     ROW("an event was announced and not ended", at(w, 7)->announced = true)
     ROW(nodes, at(w, 2)->gains_normal = -1)
     ROW(nodes, at(w, 9)->gains_any = 1)
@@ -343,6 +360,9 @@ static const char *damage_frames(struct world *w, unsigned n)
     ROW("nr_free of a pageblock is not what its frames say", flip(w, 4, layout->head, 70))
     ROW("a pageblock is isolated and nobody takes its block offline",
         flip(w, 8, layout->isolated, 2); flip(w, 8, layout->summary, 2))
+    ROW("a poisoned frame is free, or somebody's", poison(w, 8, 70))
+    ROW("a poisoned frame is free, or somebody's", poison(w, 3, 8))
+    ROW("a poisoned frame is free, or somebody's", poison(w, 3, 9))
     ROW("an isolation is counted and there is none", flip(w, 8, layout->nr_isolations, 17))
     ROW(stray, flip(w, 3, layout->summary, 4))
     ROW(stray, flip(w, 3, layout->isolated, 63))
