@@ -148,7 +148,7 @@ static int tell(struct memplug *pool, const struct victim *victim)
     return 0;
 }
 
-/* Tries count as in an offline: what its owner is about to free is waited for until the deadline. */
+/* Tries count as in an offline: what its owner is about to free is awaited until the deadline. */
 static int take(struct mpl_op *op, const struct mpl_span *span)
 {
     const struct memplug_host *host = op->pool->host;
