@@ -106,7 +106,8 @@ int mpl_migrate_block(struct mpl_op *op, struct mpl_block *block);
  * caller, under the zone's lock, takes what it wants (mpl_frames_take_isolated) and ends with
  * mpl_vacate_undo, which is the way back too. -EBUSY, naming the frame, if one holds the memmap, is
  * logically offline, poisoned, unmovable or pinned; -ENOMEM; -ETIMEDOUT, -EINTR. What has moved
- * stays moved; nothing else has changed if it fails. The control lock is held, and no other.
+ * stays moved; nothing else has changed if it fails. The control lock is held, and no other. A
+ * block whose frames were withdrawn forgets its isolations: nothing is undone behind that.
  */
 int mpl_vacate(struct mpl_op *op, struct mpl_block *block, uint64_t index, uint64_t nr_pages);
 void mpl_vacate_undo(struct memplug *pool, struct mpl_block *block, uint64_t index,

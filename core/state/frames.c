@@ -331,7 +331,8 @@ uint64_t mpl_frames_nr_used(const struct memplug *pool, const struct mpl_block *
     uint64_t nr_used = 0, end = index + nr_pages;
 
     for (uint64_t word = index / MPL_WORD_PAGES; word * MPL_WORD_PAGES < end; word++)
-        nr_used += MPL_POPCOUNT64(mask_of(word, index, end) & ~free_in(pool, block, word));
+        nr_used += MPL_POPCOUNT64(mask_of(word, index, end) & ~free_in(pool, block, word) &
+                                  ~mpl_poisoned_mask(block, word));
     return nr_used;
 }
 

@@ -173,7 +173,7 @@ void mpl_frames_note(struct memplug *pool, struct mpl_block *block, uint64_t pag
 /* The first used head at or behind index that is not the memmap's nor poisoned; false: none. */
 bool mpl_frames_next_head(const struct memplug *pool, const struct mpl_block *block,
                           uint64_t *index);
-/* Frames of [index, index + nr_pages) that are not free; held ones are not. */
+/* Frames of [index, index + nr_pages) that are neither free nor poisoned; held ones count. */
 uint64_t mpl_frames_nr_used(const struct memplug *pool, const struct mpl_block *block,
                             uint64_t index, uint64_t nr_pages);
 uint64_t mpl_frames_count(const struct memplug *pool, const struct mpl_block *block,

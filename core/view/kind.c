@@ -38,6 +38,8 @@ static enum memplug_frame_kind kind_of(const struct memplug *pool, const struct 
 
     if (index < block->nr_memmap_pages)
         return MEMPLUG_FRAME_MEMMAP;
+    if (mpl_poisoned(block, index))
+        return MEMPLUG_FRAME_POISONED;
     if ((mpl_frame_get(pool, block, index) & MPL_FRAME_FREE) != 0)
         return MEMPLUG_FRAME_FREE;
     while (!mpl_frames_head_of(pool, block, index, &head)) {

@@ -206,8 +206,9 @@ int memplug_release_pages(struct memplug *pool, memplug_pfn_t start, uint32_t nr
 
 /* The way back: frames within one block that are online become logically offline chunks, pageblock
  * by pageblock, each with its driver's reference; whoever uses them is moved away first. Frames
- * that are logically offline already are -EINVAL; else errors and limits as memplug_offline(). On
- * failure what moved stays moved, and nothing else has changed. Takes the control lock. */
+ * that are logically offline already, or a memmap, are -EINVAL, poisoned ones -EBUSY; else errors
+ * and limits as memplug_offline(). On failure what moved stays moved, and nothing else has changed.
+ * Takes the control lock. */
 int memplug_keep_pages(struct memplug *pool, memplug_pfn_t start, uint64_t nr_pages,
                        const struct memplug_limit *limit, struct memplug_reason *reason);
 

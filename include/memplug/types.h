@@ -62,7 +62,7 @@ struct memplug_geometry {
 
 /* Where an operation stands. Valid during the call that hands it out. */
 struct memplug_progress {
-    const char *operation; /* "add", "online", "offline", "remove", "offline and remove" */
+    const char *operation; /* "add", "online", "keep", "soft offline", ... */
     const char *step;      /* name of the step that is about to run, or is running */
     uint64_t nr_done;      /* pages that offline has moved */
     uint64_t nr_total;     /* pages that were used in the blocks that it has come to so far */

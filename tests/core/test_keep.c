@@ -85,6 +85,7 @@ static void is_kept(uint64_t id, uint64_t index, uint64_t nr_pages)
         uint64_t chunk_first, chunk_end;
 
         assert_true(mpl_frames_kept_at(world.pool, block, i, &chunk_first, &chunk_end));
+        assert_int_equal(memplug_frame_kind(world.pool, frame(id, i)), MEMPLUG_FRAME_KEPT);
         assert_int_equal(chunk_first, first < index ? index : first);
         assert_int_equal(chunk_end, last > end ? end : last);
         assert_int_equal(mpl_page_pins(mpl_page_at(world.pool, frame(id, chunk_first))), 1);

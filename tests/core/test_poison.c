@@ -93,6 +93,7 @@ static void is_out(uint64_t id, uint64_t index)
     struct memplug_alloc one = {.nr_pages = 1, .mover = (uint8_t)world.mover};
     memplug_pfn_t pfn = frame(id, index);
 
+    assert_int_equal(memplug_frame_kind(world.pool, pfn), MEMPLUG_FRAME_POISONED);
     assert_int_equal(memplug_alloc_exact(world.pool, pfn, &one), -EBUSY);
     assert_int_equal(memplug_free(world.pool, pfn, 1), -EINVAL);
     assert_int_equal(memplug_free(world.pool, pfn, 2), -EINVAL);
