@@ -11,6 +11,7 @@ static void claim_undo(struct memplug *pool, struct mpl_block *unit)
 
     MPL_ASSERT(unit->altmap.alloc == 0);
     mpl_node_count(pool, unit, false);
+    MPL_ASSERT(!unit->shares[MPL_END_HEAD] && !unit->shares[MPL_END_TAIL]);
     unit->altmap = (struct mpl_altmap){0};
     unit->backing = NULL;
     unit->offset_bytes = 0;
@@ -42,6 +43,9 @@ static int claim(struct mpl_op *op, struct mpl_block *unit)
                              ? 0
                              : mpl_memmap_pages(pool, nr_blocks, add->pad_memmap);
 
+    if (nr_memmap != 0 && mpl_altmap_set(&unit->altmap, mpl_block_start(pool, unit),
+                                         nr_blocks * block_pages, 0, nr_memmap) != 0)
+        return mpl_fail(op, -MPL_EINVAL, "the memmap leaves no room for data", NULL);
     for (uint64_t i = 0; i < nr_blocks; i++) {
         uint64_t nr_below = i * block_pages;
         uint64_t nr_left = nr_memmap > nr_below ? nr_memmap - nr_below : 0;
@@ -60,9 +64,6 @@ static int claim(struct mpl_op *op, struct mpl_block *unit)
     mpl_node_count(pool, unit, true);
     unit->backing = add->backing;
     unit->offset_bytes = add->offset_bytes + ((first - add_first) << pool->geometry.block_shift);
-    if (nr_memmap != 0)
-        mpl_altmap_set(&unit->altmap, mpl_block_start(pool, unit), nr_blocks * block_pages,
-                       nr_memmap);
     return 0;
 }
 
@@ -75,7 +76,7 @@ static struct memplug_extent extent_of(const struct memplug *pool, const struct 
         .size_bytes = unit->unit_nr_blocks * mpl_block_bytes(geometry),
         .backing = unit->backing,
         .offset_bytes = unit->offset_bytes,
-        .memmap_bytes = mpl_bytes_of_pages(geometry, unit->altmap.free),
+        .memmap_bytes = mpl_bytes_of_pages(geometry, mpl_altmap_offset(&unit->altmap)),
         .node = unit->node,
     };
 }

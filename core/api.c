@@ -75,10 +75,12 @@ static int choose_memmap(struct mpl_op *op, struct memplug_add *add, uint64_t *a
 static int choose_address(struct mpl_op *op, struct memplug_add *add, uint64_t alignment)
 {
     const struct memplug_geometry *geometry = &op->pool->geometry;
+    uint64_t nr_blocks = add->size_bytes >> geometry->block_shift;
+    bool own = add->memmap != MEMPLUG_MEMMAP_HOST;
     uint64_t first;
 
     if (add->address == MEMPLUG_ANY_ADDRESS) {
-        first = mpl_range_find(op->pool, add->size_bytes >> geometry->block_shift, alignment);
+        first = mpl_range_find(op->pool, nr_blocks, alignment, own);
         op->reason->size_bytes = first == 0 ? add->size_bytes : 0;
         if (first == 0)
             return mpl_fail(op, -MPL_E2BIG, "the window has no free addresses of this size",
@@ -88,7 +90,8 @@ static int choose_address(struct mpl_op *op, struct memplug_add *add, uint64_t a
     }
     first = mpl_pfn_of_address(geometry, add->address).nr;
     if (mpl_is_multiple(mpl_memmap_bytes(geometry, first), alignment))
-        return 0;
+        return own ? mpl_memmap_check_window(op, add->address >> geometry->block_shift, nr_blocks)
+                   : 0;
     op->reason->address = add->address;
     op->reason->unit_bytes = alignment;
     return mpl_fail(op, -MPL_EINVAL, "the memmap would not begin at a part that can be mapped",
@@ -141,18 +144,32 @@ static void online_added(struct mpl_op *op, uint64_t first, uint64_t nr_blocks)
     op->reason->error = 0;
 }
 
+/* Where the memmap lies, and the range. A hint falls back where neighbours share the window. */
+static int choose_place(struct mpl_op *op, struct memplug_add *add)
+{
+    bool is_hint = add->memmap == MEMPLUG_MEMMAP_AUTO;
+    uint64_t alignment;
+    int error = choose_memmap(op, add, &alignment);
+
+    if (error == 0)
+        error = choose_address(op, add, alignment);
+    if (error == 0 || !is_hint || add->memmap != MEMPLUG_MEMMAP_BLOCK)
+        return error;
+    mpl_reason_reset(op->reason);
+    add->memmap = MEMPLUG_MEMMAP_HOST;
+    error = choose_memmap(op, add, &alignment);
+    return error != 0 ? error : choose_address(op, add, alignment);
+}
+
 static int add_locked(struct mpl_op *op, struct memplug_add *add)
 {
     unsigned block_shift = op->pool->geometry.block_shift;
-    uint64_t alignment;
     int error = choose_node(op, add);
 
     if (error == 0 && add->address != MEMPLUG_ANY_ADDRESS)
         error = check_absent(op, add->address >> block_shift, add->size_bytes >> block_shift);
     if (error == 0)
-        error = choose_memmap(op, add, &alignment);
-    if (error == 0)
-        error = choose_address(op, add, alignment);
+        error = choose_place(op, add);
     if (error != 0)
         return error;
     op->add = add;

@@ -95,6 +95,10 @@ struct mpl_layout {
     uint64_t bytes;
 };
 
+/* Where a memmap meets its neighbours' in the window. One that lies in a single large unit, and
+ * does not fill it, has a head and no tail. */
+enum mpl_end { MPL_END_HEAD, MPL_END_TAIL, MPL_NR_ENDS };
+
 /*
  * The state of a frame of an online block, in two bits (free, head):
  *   1 0  free
@@ -107,6 +111,7 @@ struct mpl_block {
     uint8_t zone;               /* [C] enum memplug_zone; MEMPLUG_NR_ZONES unless in a zone */
     uint8_t memmap;             /* [C] enum memplug_memmap, never AUTO */
     bool bitmaps_from_host;     /* [C] */
+    bool shares[MPL_NR_ENDS];   /* [C] that end of its memmap is in a shared unit: share.c */
     bool announced;             /* [C] GOING_OFFLINE or GOING_ONLINE was sent and not ended */
     int16_t node;               /* [C] */
     uint16_t group;             /* [C] a memory group; 0: none */

@@ -54,6 +54,9 @@ int mpl_memmap_supported(struct mpl_op *op, uint64_t nr_blocks, enum memplug_mem
 int mpl_memmap_hint_supported(struct mpl_op *op, bool pad, uint64_t alignment);
 /* Frames at the head of a unit of nr_blocks that its own memmap takes, padding included. */
 uint64_t mpl_memmap_pages(const struct memplug *pool, uint64_t nr_blocks, bool pad);
+/* May nr_blocks blocks from first on map a memmap of their own? -EBUSY: one lies where neighbours
+ * share a large unit of the window. */
+int mpl_memmap_check_window(struct mpl_op *op, uint64_t first, uint64_t nr_blocks);
 int mpl_memmap_map(struct mpl_op *op, struct mpl_block *unit);
 void mpl_memmap_unmap(struct memplug *pool, struct mpl_block *unit);
 int mpl_memmap_place_bitmaps(struct mpl_op *op, struct mpl_block *unit);

@@ -1,15 +1,23 @@
 /* SPDX-License-Identifier: MIT */
 #include "state.h"
 
-void mpl_altmap_set(struct mpl_altmap *altmap, memplug_pfn_t base, uint64_t nr_pages,
-                    uint64_t nr_free)
+int mpl_altmap_set(struct mpl_altmap *altmap, memplug_pfn_t base, uint64_t nr_pages,
+                   uint64_t nr_reserve, uint64_t nr_free)
 {
-    MPL_ASSERT(nr_free <= nr_pages);
+    if (nr_reserve > nr_pages || nr_free > nr_pages - nr_reserve)
+        return -MPL_EINVAL;
     *altmap = (struct mpl_altmap){
         .base_pfn = base.nr,
         .end_pfn = mpl_pfn_add(base, nr_pages).nr,
+        .reserve = nr_reserve,
         .free = nr_free,
     };
+    return 0;
+}
+
+uint64_t mpl_altmap_offset(const struct mpl_altmap *altmap)
+{
+    return altmap->reserve + altmap->free;
 }
 
 uint64_t mpl_altmap_available(const struct mpl_altmap *altmap)

@@ -41,15 +41,17 @@ static bool begins_well(const struct memplug *pool, uint64_t first, uint64_t ali
     return mpl_is_multiple(mpl_memmap_bytes(&pool->geometry, start.nr), alignment);
 }
 
-uint64_t mpl_range_find(const struct memplug *pool, uint64_t nr_blocks, uint64_t alignment)
+uint64_t mpl_range_find(const struct memplug *pool, uint64_t nr_blocks, uint64_t alignment,
+                        bool own)
 {
-    uint64_t nr_absent = 0;
+    uint64_t nr_usable = 0;
 
     for (uint64_t id = 1; id < pool->nr_blocks_max; id++) {
-        bool absent = mpl_block_state(&pool->blocks[id]) == MEMPLUG_BLOCK_ABSENT;
+        bool usable = mpl_block_state(&pool->blocks[id]) == MEMPLUG_BLOCK_ABSENT &&
+                      (!own || mpl_share_over(pool, id) == NULL);
 
-        nr_absent = absent ? nr_absent + 1 : 0;
-        if (nr_absent >= nr_blocks && begins_well(pool, id + 1 - nr_blocks, alignment))
+        nr_usable = usable ? nr_usable + 1 : 0;
+        if (nr_usable >= nr_blocks && begins_well(pool, id + 1 - nr_blocks, alignment))
             return id + 1 - nr_blocks;
     }
     return 0;

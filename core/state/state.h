@@ -18,8 +18,9 @@ int mpl_range_check(struct mpl_op *op, uint64_t address, uint64_t size_bytes);
 bool mpl_range_overlaps(uint64_t a, uint64_t a_size, uint64_t b, uint64_t b_size);
 
 /* The lowest first block, from 1 on, of nr_blocks absent ones whose memmap begins at a multiple of
- * alignment in the window; 0 if there is none. */
-uint64_t mpl_range_find(const struct memplug *pool, uint64_t nr_blocks, uint64_t alignment);
+ * alignment in the window; 0 if there is none. own: nor does a shared unit lie over it. */
+uint64_t mpl_range_find(const struct memplug *pool, uint64_t nr_blocks, uint64_t alignment,
+                        bool own);
 
 /* --- section.c: the unit in which memory is described ----------------------------------------- */
 
@@ -31,10 +32,33 @@ memplug_pfn_t mpl_section_start(const struct memplug_geometry *geometry, uint64_
 bool mpl_section_online_in(const struct memplug *pool, uint64_t section,
                            const struct mpl_zone *zone);
 
+/* --- share.c: large units of the memmap window that several blocks share ---------------------- */
+
+/* The large unit as memmaps use it; the page if they use none. */
+uint64_t mpl_share_unit_bytes(const struct memplug_geometry *geometry);
+
+/* Does this end of the block's memmap lie in a large unit that describes other blocks too, and no
+ * other than there can be? offset: that unit's. */
+bool mpl_share_at(const struct memplug *pool, uint64_t block, enum mpl_end at, uint64_t *offset);
+
+/* The first block whose memmap is mapped through the shared unit at this offset; null: none is. */
+const struct mpl_block *mpl_share_holder(const struct memplug *pool, uint64_t offset);
+
+/* Are all blocks that it describes being added, with a memmap of the host's? */
+bool mpl_share_may_provide(const struct memplug *pool, uint64_t offset);
+
+/* A block that holds a shared unit which also lies over this block's struct pages; null: none. */
+const struct mpl_block *mpl_share_over(const struct memplug *pool, uint64_t block);
+
 /* --- altmap.c --------------------------------------------------------------------------------- */
 
-void mpl_altmap_set(struct mpl_altmap *altmap, memplug_pfn_t base, uint64_t nr_pages,
-                    uint64_t nr_free);
+/* Of the nr_pages of a unit that begins at base, nr_free behind the first nr_reserve may be handed
+ * out. -EINVAL: there are not so many; nothing is changed. */
+int mpl_altmap_set(struct mpl_altmap *altmap, memplug_pfn_t base, uint64_t nr_pages,
+                   uint64_t nr_reserve, uint64_t nr_free);
+
+/* Frames at the unit's head that are the memmap's: its data begins behind them. */
+uint64_t mpl_altmap_offset(const struct mpl_altmap *altmap);
 
 /* nr_pages frames, aligned to the lowest set bit of nr_pages; MPL_NO_PFN if they do not fit. */
 memplug_pfn_t mpl_altmap_take(struct mpl_altmap *altmap, uint64_t nr_pages);

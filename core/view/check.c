@@ -40,14 +40,36 @@ static bool is_zero(const void *memory, size_t size_bytes)
 
 /* --- the pool --------------------------------------------------------------------------------- */
 
+/* A memmap of the host's. A shared unit counts once, with the first block that holds it. */
+static uint64_t memmap_bytes_of(const struct memplug *pool, const struct mpl_block *block)
+{
+    uint64_t unit_bytes = mpl_share_unit_bytes(&pool->geometry);
+    uint64_t begin = mpl_memmap_bytes(&pool->geometry, mpl_block_start(pool, block).nr);
+    uint64_t size_bytes = mpl_memmap_bytes(&pool->geometry, mpl_block_pages(&pool->geometry));
+    uint64_t bytes = size_bytes;
+
+    for (unsigned at = 0; at < MPL_NR_ENDS; at++) {
+        uint64_t offset, low, high;
+
+        if (!block->shares[at] ||
+            !mpl_share_at(pool, mpl_block_id(pool, block), (enum mpl_end)at, &offset))
+            continue;
+        low = begin > offset ? begin : offset;
+        high = begin + size_bytes < offset + unit_bytes ? begin + size_bytes : offset + unit_bytes;
+        bytes -= high - low;
+        if (mpl_share_holder(pool, offset) == block)
+            bytes += unit_bytes;
+    }
+    return bytes;
+}
+
 /* What the host gave for this unit: its memmap, its bitmaps. */
 static uint64_t host_bytes_of(const struct memplug *pool, const struct mpl_block *unit)
 {
-    uint64_t nr_pages = unit->unit_nr_blocks * mpl_block_pages(&pool->geometry);
     uint64_t bytes = 0;
 
     if (unit->memmap == MEMPLUG_MEMMAP_HOST)
-        bytes += mpl_memmap_bytes(&pool->geometry, nr_pages);
+        bytes += memmap_bytes_of(pool, unit);
     if (unit->bitmaps_from_host)
         bytes += unit->unit_nr_blocks * pool->layout.bytes;
     for (uint64_t i = 0; i < unit->unit_nr_blocks; i++)
@@ -156,11 +178,34 @@ static int check_block(const struct memplug *pool, const struct mpl_block *block
     return mpl_check_rules(reason, &where, rules, NR_ROWS(rules));
 }
 
+/* Whoever reaches into a shared unit is mapped through it, and has a memmap of the host's. */
+static int check_shares(const struct memplug *pool, const struct mpl_block *block,
+                        struct memplug_reason *reason)
+{
+    struct mpl_where where = at_block("memmap", pool, block);
+    int error = 0;
+
+    for (unsigned at = 0; at < MPL_NR_ENDS && error == 0; at++) {
+        uint64_t offset;
+        bool can = mpl_share_at(pool, mpl_block_id(pool, block), (enum mpl_end)at, &offset);
+        const struct mpl_rule rules[] = {
+            {block->shares[at] && block->memmap != MEMPLUG_MEMMAP_HOST,
+             "a memmap of its own shares a large unit"},
+            {block->shares[at] && !can, "a large unit is shared where none can be"},
+            {can && !block->shares[at] && mpl_share_holder(pool, offset) != NULL,
+             "the block does not share the large unit that lies over its memmap"},
+        };
+
+        error = mpl_check_rules(reason, &where, rules, NR_ROWS(rules));
+    }
+    return error;
+}
+
 /* Frames of the unit's memmap that stand at the head of its block i. */
 static uint64_t memmap_pages(const struct memplug *pool, const struct mpl_block *unit, uint64_t i)
 {
     uint64_t block_pages = mpl_block_pages(&pool->geometry);
-    uint64_t nr_pages = unit->altmap.reserve + unit->altmap.free;
+    uint64_t nr_pages = mpl_altmap_offset(&unit->altmap);
 
     nr_pages = nr_pages > i * block_pages ? nr_pages - i * block_pages : 0;
     return nr_pages < block_pages ? nr_pages : block_pages;
@@ -206,7 +251,8 @@ static int check_altmap(const struct memplug *pool, const struct mpl_block *unit
     const struct mpl_rule rules[] = {
         {altmap->base_pfn != start || altmap->end_pfn != start + nr_pages,
          "the altmap is not that of the unit"},
-        {altmap->reserve + altmap->free > nr_pages, "the altmap is larger than the unit"},
+        {altmap->reserve > nr_pages || altmap->free > nr_pages - altmap->reserve,
+         "the altmap is larger than the unit"},
         {altmap->alloc + altmap->align > altmap->free, "the altmap handed out more than it has"},
         {altmap->alloc != nr_frames, "the altmap did not hand out the whole memmap"},
         {altmap->free != nr_frames + altmap->align && altmap->free != nr_padded,
@@ -261,6 +307,8 @@ static int check_blocks(const struct memplug *pool, struct memplug_reason *reaso
             error = check_unit(pool, block, reason);
         if (error == 0)
             error = check_member(pool, block, reason);
+        if (error == 0)
+            error = check_shares(pool, block, reason);
     }
     return error;
 }

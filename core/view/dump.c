@@ -298,6 +298,10 @@ static void dump_block(const struct memplug *pool, uint64_t id, struct mpl_text 
     mpl_text_field(text, "isolated", info.nr_isolated_pageblocks);
     mpl_text_string(text, !block->bitmaps ? " bitmaps none"
                           : block->bitmaps_from_host ? " bitmaps host" : " bitmaps memmap");
+    if (block->shares[MPL_END_HEAD])
+        mpl_text_string(text, " shares_head");
+    if (block->shares[MPL_END_TAIL])
+        mpl_text_string(text, " shares_tail");
     mpl_text_string(text, block->announced ? " announced\n" : "\n");
     dump_unit(pool, block, text);
     dump_poisoned(pool, block, text);

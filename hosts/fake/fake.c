@@ -16,32 +16,30 @@
 
 struct memplug_geometry fake_geometry(enum fake_shape shape)
 {
-    struct memplug_geometry geometry = {
-        .page_shift = 12,
-        .pageblock_order = 6,
-        .section_shift = 20,
-        .block_shift = 20,
-        .large_shift = 12,
-        .page_struct_bytes = 64,
+    /* Shifts of the page, section, block and large unit, the pageblock's order; blocks. */
+    static const struct {
+        uint8_t page, section, block, large, pageblock_order;
+        uint16_t nr_blocks;
+    } shapes[] = {
+        [FAKE_X86] = {12, 27, 27, 21, 9, 8192},
+        [FAKE_SMALL] = {12, 20, 20, 12, 6, 64},
+        [FAKE_16K] = {14, 22, 22, 21, 6, 64},
+        [FAKE_64K] = {16, 26, 26, 16, 6, 64},
+        [FAKE_S390X] = {12, 28, 28, 20, 8, 64},
+        [FAKE_ARM64_16K] = {14, 27, 27, 25, 11, 256},
+        [FAKE_ARM64_64K] = {16, 29, 29, 29, 13, 64},
+        [FAKE_PPC64] = {16, 24, 28, 24, 8, 256},
     };
 
-    if (shape == FAKE_X86) {
-        geometry.pageblock_order = 9;
-        geometry.section_shift = geometry.block_shift = 27;
-        geometry.large_shift = 21;
-        geometry.address_limit = (uint64_t)1 << 40;
-        return geometry;
-    }
-    if (shape == FAKE_16K) {
-        geometry.page_shift = 14;
-        geometry.section_shift = geometry.block_shift = 22;
-        geometry.large_shift = 21;
-    } else if (shape == FAKE_64K) {
-        geometry.page_shift = geometry.large_shift = 16;
-        geometry.section_shift = geometry.block_shift = 26;
-    }
-    geometry.address_limit = (uint64_t)64 << geometry.block_shift;
-    return geometry;
+    return (struct memplug_geometry){
+        .page_shift = shapes[shape].page,
+        .pageblock_order = shapes[shape].pageblock_order,
+        .section_shift = shapes[shape].section,
+        .block_shift = shapes[shape].block,
+        .large_shift = shapes[shape].large,
+        .page_struct_bytes = 64,
+        .address_limit = (uint64_t)shapes[shape].nr_blocks << shapes[shape].block,
+    };
 }
 
 /* --- panic ------------------------------------------------------------------------------------ */

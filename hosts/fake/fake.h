@@ -38,9 +38,15 @@ enum fake_shape {
     FAKE_SMALL, /* 4 KiB pages, 256 KiB pageblocks, 1 MiB blocks: quick to fill and to walk */
     FAKE_16K,   /* 16 KiB pages, 1 MiB pageblocks, 4 MiB blocks, large unit 2 MiB */
     FAKE_64K,   /* 64 KiB pages, 4 MiB pageblocks, 64 MiB blocks, one unit only */
+    /* As Linux has them. A block's memmap with 64-byte struct pages, in large units: */
+    FAKE_S390X,     /* 4 KiB pages, 256 MiB blocks: 4 of 1 MiB */
+    FAKE_ARM64_16K, /* 16 KiB pages, 128 MiB blocks: a 64th of 32 MiB */
+    FAKE_ARM64_64K, /* 64 KiB pages, 512 MiB blocks, which are pageblocks: a 1,024th of 512 MiB */
+    FAKE_PPC64,     /* hash tables; 64 KiB pages, 256 MiB blocks: a 64th of 16 MiB */
 };
 
-/* A geometry to begin with; 64 blocks of addresses (X86: 1 TiB). Change what you like. */
+/* A geometry to begin with; 64 blocks of addresses, ARM64_16K and PPC64 256, X86 1 TiB. Change
+ * what you like. */
 struct memplug_geometry fake_geometry(enum fake_shape shape);
 
 /* -EINVAL: a machine that cannot be built; -ENOMEM. */

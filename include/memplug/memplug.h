@@ -78,7 +78,10 @@ struct memplug_add {
  *          demand that memmap_supported() refuses
  * -E2BIG   beyond the address limit, or no free address for MEMPLUG_ANY_ADDRESS
  * -EEXIST  overlaps a range of the pool, or the same bytes of the backing are in the pool already
- * -EBUSY   another process has these bytes;  -ENXIO, -ENODEV  the backing is short, or unmappable
+ * -EBUSY   another process has these bytes; or a demand for a memmap of its own, where neighbours
+ *          with memmaps of the host's hold a large unit of the window (reason->block is one of
+ *          them): it can be once they have gone. AUTO becomes HOST there
+ * -ENXIO, -ENODEV  the backing is short, or unmappable
  * -ENOMEM, -ETIMEDOUT, -EINTR
  */
 int memplug_add(struct memplug *pool, struct memplug_add *request,
@@ -90,7 +93,8 @@ int memplug_add(struct memplug *pool, struct memplug_add *request,
  * mapped at the alignment of the backing and leaves room for data. AUTO is as good as HOST; if it
  * would become HOST now, reason->why says why not BLOCK, else it is null: the policy, a predicate
  * of BLOCK, or that BLOCK's memmap, padded if the policy pads, is not whole pageblocks. Says
- * nothing of an address or of a request's padding, by which an add may still be refused.
+ * nothing of an address and its neighbours, or of a request's padding, by which an add may still
+ * be refused.
  */
 int memplug_memmap_supported(const struct memplug *pool, uint64_t size_bytes,
                              enum memplug_memmap memmap, const void *backing,

@@ -43,7 +43,7 @@ enum memplug_zone {
 
 /* Where the memmap of a range lies. */
 enum memplug_memmap {
-    MEMPLUG_MEMMAP_AUTO,  /* a hint: as BLOCK where that is supported, else as HOST */
+    MEMPLUG_MEMMAP_AUTO,  /* a hint: as BLOCK where that is supported and free, else as HOST */
     MEMPLUG_MEMMAP_BLOCK, /* a demand: each block holds its own memmap and can be removed alone */
     MEMPLUG_MEMMAP_RANGE, /* a demand: the memmap of all stands at the head; removed as one */
     MEMPLUG_MEMMAP_HOST,  /* the memmap is the host's memory; each block can be removed alone */

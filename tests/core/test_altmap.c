@@ -71,10 +71,81 @@ static void test_take_agrees_with_looking_frame_by_frame(void **state)
                 struct model model = {.next = base + reserve, .end = base + reserve + nr_free};
                 struct mpl_altmap altmap;
 
-                mpl_altmap_set(&altmap, mpl_pfn(base), 32, nr_free);
-                altmap.reserve = reserve;
+                assert_int_equal(mpl_altmap_set(&altmap, mpl_pfn(base), 32, reserve, nr_free), 0);
                 take_all_ways(&altmap, &model, 3);
             }
+}
+
+/* What is reserved and what may be handed out is the offset of the data: it is in the range. */
+static void test_the_offset_is_within_the_range(void **state)
+{
+    const struct mpl_altmap empty = {0};
+
+    (void)state;
+    for (uint64_t nr_pages = 0; nr_pages <= 9; nr_pages++)
+        for (uint64_t reserve = 0; reserve <= 11; reserve++)
+            for (uint64_t nr_free = 0; nr_free <= 11; nr_free++) {
+                struct mpl_altmap altmap = {0};
+                int error = mpl_altmap_set(&altmap, mpl_pfn(40), nr_pages, reserve, nr_free);
+
+                if (reserve + nr_free > nr_pages) {
+                    assert_int_equal(error, -MPL_EINVAL);
+                    assert_memory_equal(&altmap, &empty, sizeof(altmap));
+                    continue;
+                }
+                assert_int_equal(error, 0);
+                assert_int_equal(mpl_altmap_offset(&altmap), reserve + nr_free);
+                assert_int_equal(mpl_altmap_available(&altmap), nr_free);
+                assert_int_equal(altmap.end_pfn - altmap.base_pfn, nr_pages);
+            }
+}
+
+static void test_sums_that_wrap_are_refused(void **state)
+{
+    struct mpl_altmap altmap = {0};
+
+    (void)state;
+    for (uint64_t few = 0; few < 8; few++) {
+        assert_int_equal(mpl_altmap_set(&altmap, mpl_pfn(8), 16, UINT64_MAX - few, 2 * few + 1),
+                         -MPL_EINVAL);
+        assert_int_equal(mpl_altmap_set(&altmap, mpl_pfn(8), 16, 2 * few + 1, UINT64_MAX - few),
+                         -MPL_EINVAL);
+    }
+    assert_int_equal(altmap.end_pfn, 0);
+}
+
+/* Whatever is taken and given back, in all orders: never a frame outside of [base + reserve, base +
+ * offset). */
+static void take_and_give(const struct mpl_altmap *altmap, uint64_t low, uint64_t high,
+                          unsigned depth)
+{
+    assert_true(altmap->alloc + altmap->align <= altmap->free);
+    for (uint64_t nr_pages = 1; depth != 0 && nr_pages <= 6; nr_pages++) {
+        struct mpl_altmap next = *altmap;
+        memplug_pfn_t first = mpl_altmap_take(&next, nr_pages);
+
+        if (first.nr == MPL_NO_PFN)
+            continue;
+        assert_int_equal(first.nr % lowest_bit(nr_pages), 0);
+        assert_true(first.nr >= low && first.nr + nr_pages <= high);
+        assert_int_equal(first.nr + nr_pages - low, next.alloc + next.align);
+        take_and_give(&next, low, high, depth - 1);
+        mpl_altmap_give_back(&next, nr_pages);
+        assert_int_equal(next.alloc, altmap->alloc);
+        take_and_give(&next, low, high, depth - 1);
+    }
+}
+
+static void test_nothing_outside_of_the_reserve_and_the_offset(void **state)
+{
+    (void)state;
+    for (uint64_t base = 16; base < 24; base++)
+        for (uint64_t reserve = 0; reserve < 3; reserve++) {
+            struct mpl_altmap altmap;
+
+            assert_int_equal(mpl_altmap_set(&altmap, mpl_pfn(base), 32, reserve, 12), 0);
+            take_and_give(&altmap, base + reserve, base + reserve + 12, 4);
+        }
 }
 
 static void test_a_refused_take_changes_nothing(void **state)
@@ -82,7 +153,7 @@ static void test_a_refused_take_changes_nothing(void **state)
     struct mpl_altmap altmap, before;
 
     (void)state;
-    mpl_altmap_set(&altmap, mpl_pfn(64), 64, 16);
+    assert_int_equal(mpl_altmap_set(&altmap, mpl_pfn(64), 64, 0, 16), 0);
     assert_int_equal(mpl_altmap_take(&altmap, 3).nr, 64);
     before = altmap;
     for (uint64_t nr_pages = 14; nr_pages < 200; nr_pages++) {
@@ -100,7 +171,7 @@ static void test_huge_requests_do_not_wrap(void **state)
     struct mpl_altmap altmap;
 
     (void)state;
-    mpl_altmap_set(&altmap, mpl_pfn(65), 64, 16);
+    assert_int_equal(mpl_altmap_set(&altmap, mpl_pfn(65), 64, 0, 16), 0);
     for (unsigned shift = 0; shift < 64; shift++) {
         assert_int_equal(mpl_altmap_take(&altmap, UINT64_MAX << shift).nr, MPL_NO_PFN);
         if (shift > 4)
@@ -114,7 +185,7 @@ static void test_giving_back_only_counts(void **state)
     struct mpl_altmap altmap;
 
     (void)state;
-    mpl_altmap_set(&altmap, mpl_pfn(1), 64, 32);
+    assert_int_equal(mpl_altmap_set(&altmap, mpl_pfn(1), 64, 0, 32), 0);
     assert_int_equal(mpl_altmap_take(&altmap, 8).nr, 8);
     assert_int_equal(mpl_altmap_take(&altmap, 4).nr, 16);
     assert_int_equal(altmap.align, 7);
@@ -136,7 +207,8 @@ static void test_the_kernels_own_case(void **state)
     struct mpl_altmap altmap;
 
     (void)state;
-    mpl_altmap_set(&altmap, mpl_pfn(0x180000), 32768, 512);
+    assert_int_equal(mpl_altmap_set(&altmap, mpl_pfn(0x180000), 32768, 0, 512), 0);
+    assert_int_equal(mpl_altmap_offset(&altmap), 512);
     assert_int_equal(altmap.base_pfn, 0x180000);
     assert_int_equal(altmap.end_pfn, 0x188000);
     assert_int_equal(mpl_altmap_take(&altmap, 512).nr, 0x180000);
@@ -161,19 +233,9 @@ static void take_nothing(void *context)
     (void)mpl_altmap_take(context, 0);
 }
 
-static void more_than_the_range(void *context)
-{
-    mpl_altmap_set(context, mpl_pfn(8), 16, 17);
-}
-
-static void all_of_the_range(void *context)
-{
-    mpl_altmap_set(context, mpl_pfn(8), 16, 16);
-}
-
 static void range_that_wraps(void *context)
 {
-    mpl_altmap_set(context, mpl_pfn(UINT64_MAX - 8), 16, 4);
+    (void)mpl_altmap_set(context, mpl_pfn(UINT64_MAX - 8), 16, 0, 4);
 }
 
 static void test_what_cannot_be_traps(void **state)
@@ -181,13 +243,11 @@ static void test_what_cannot_be_traps(void **state)
     struct mpl_altmap altmap;
 
     (void)state;
-    mpl_altmap_set(&altmap, mpl_pfn(8), 16, 16);
+    assert_int_equal(mpl_altmap_set(&altmap, mpl_pfn(8), 16, 0, 16), 0);
     assert_int_equal(mpl_altmap_take(&altmap, 5).nr, 8);
     assert_true(toy_traps(give_back_too_much, &altmap));
     assert_false(toy_traps(give_back_all, &altmap));
     assert_true(toy_traps(take_nothing, &altmap));
-    assert_true(toy_traps(more_than_the_range, &altmap));
-    assert_false(toy_traps(all_of_the_range, &altmap));
     assert_true(toy_traps(range_that_wraps, &altmap));
 }
 
@@ -195,6 +255,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_take_agrees_with_looking_frame_by_frame),
+        cmocka_unit_test(test_the_offset_is_within_the_range),
+        cmocka_unit_test(test_sums_that_wrap_are_refused),
+        cmocka_unit_test(test_nothing_outside_of_the_reserve_and_the_offset),
         cmocka_unit_test(test_a_refused_take_changes_nothing),
         cmocka_unit_test(test_huge_requests_do_not_wrap),
         cmocka_unit_test(test_giving_back_only_counts),

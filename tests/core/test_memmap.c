@@ -2,8 +2,9 @@
 /*
  * Where memmaps stand. What the host was asked for is compared, page of the window by page, with a
  * rule that is stated for one page at a time: a page of the window belongs to a large unit if that
- * whole unit describes this range alone and, for a memmap in the range's own frames, these are
- * aligned as the unit is; else it is mapped alone.
+ * whole unit describes this unit of blocks alone (with a memmap of the host's: blocks of this add
+ * alone) and, for a memmap in the range's own frames, these are aligned as the unit is; else it is
+ * mapped alone. Ranges next to each other are in test_memmap_share.c.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -138,8 +139,8 @@ static uint64_t check_mapping(const struct memplug_geometry *g, const struct uni
     return call->size_bytes / page_bytes;
 }
 
-/* All mappings of a unit follow each other without a gap, in at most three runs: so each page of
- * the window, and each frame, is used exactly once. */
+/* All mappings of a unit follow each other without a gap, in at most three runs a block: so each
+ * page of the window, and each frame, is used exactly once. */
 static void check_unit_mapped(const struct toy_host *toy, const struct unit *unit)
 {
     const struct memplug_geometry *g = &toy->host.geometry;
@@ -158,7 +159,7 @@ static void check_unit_mapped(const struct toy_host *toy, const struct unit *uni
         nr_runs++;
     }
     assert_int_equal(next, unit->end);
-    assert_in_range(nr_runs, 1, 3);
+    assert_in_range(nr_runs, 1, unit->own ? 3 : 3 * unit->nr_blocks);
     assert_int_equal(nr_pages, (unit->end - unit->begin) >> g->page_shift);
 }
 
@@ -287,6 +288,26 @@ static void note_seen(const struct toy_host *toy, struct seen *seen)
     seen->nr_mixed += large && small;
 }
 
+/* What must be mapped as one: a memmap of its own; all blocks of an add with the host's. */
+static void check_mapped(const struct toy_host *toy, const struct placement *placement)
+{
+    const struct memplug_geometry *g = &toy->host.geometry;
+    struct unit unit = unit_of(g, placement, placement->first);
+    struct unit last = unit_of(g, placement, placement->first + placement->nr_blocks - 1);
+
+    if (!unit.own) {
+        unit.nr_blocks = placement->nr_blocks;
+        unit.end = last.end;
+        check_unit_mapped(toy, &unit);
+        return;
+    }
+    for (uint64_t first = placement->first; first < placement->first + placement->nr_blocks;
+         first += unit.nr_blocks) {
+        unit = unit_of(g, placement, first);
+        check_unit_mapped(toy, &unit);
+    }
+}
+
 static void check_placed(struct toy_host *toy, const struct placement *placement,
                          struct seen *seen)
 {
@@ -294,10 +315,10 @@ static void check_placed(struct toy_host *toy, const struct placement *placement
     unsigned nr_down = toy->nr_calls, nr_units = 0, nr_got = 0;
 
     note_seen(toy, seen);
+    check_mapped(toy, placement);
     for (uint64_t first = placement->first; first < placement->first + placement->nr_blocks;) {
         struct unit unit = unit_of(g, placement, first);
 
-        check_unit_mapped(toy, &unit);
         check_altmap(toy, &unit, placement->pad);
         if (check_bitmaps(toy, &unit))
             seen->nr_fit++;
@@ -428,48 +449,6 @@ static void test_a_memmap_longer_than_a_block(void **state)
     toy_close(&toy);
 }
 
-/* --- neighbours ------------------------------------------------------------------------------- */
-
-/* Blocks one by one next to each other, a struct page of an odd size: whatever a large unit maps
- * is mapped by nobody else, so nobody's memmap goes when a neighbour does. */
-static void check_neighbours(unsigned struct_bytes, enum memplug_memmap memmap)
-{
-    struct memplug_geometry g = geometry_of(12, 27, struct_bytes, true);
-    uint64_t covered[32] = {0};
-    struct toy_host toy;
-
-    toy_open(&toy, &g, 1, NULL);
-    for (uint64_t first = 1; first < 14; first += 1 + first % 2) {
-        struct placement placement = {first, 1 + first % 2, memmap, false};
-
-        assert_int_equal(add(&toy, &placement, NULL), 0);
-        for (unsigned i = 0; i < toy.nr_calls; i++) {
-            const struct toy_call *call = &toy.calls[i];
-            uint64_t at = call->offset, end = call->offset + call->size_bytes;
-
-            if (call->operation != TOY_ALIAS && call->operation != TOY_PROVIDE)
-                continue;
-            /* A large unit is covered once by a large mapping, or by pages: count its bytes. */
-            for (; at < end; at += UINT64_C(4096)) {
-                assert_true(at / LARGE_BYTES < 32);
-                if (call->unit_bytes == LARGE_BYTES)
-                    assert_true(covered[at / LARGE_BYTES] == at % LARGE_BYTES);
-                covered[at / LARGE_BYTES] += UINT64_C(4096);
-                assert_true(covered[at / LARGE_BYTES] <= LARGE_BYTES);
-            }
-        }
-    }
-    toy_empty(&toy);
-}
-
-static void test_no_large_unit_is_shared(void **state)
-{
-    (void)state;
-    for (unsigned struct_bytes = 32; struct_bytes <= 128; struct_bytes += 8)
-        for (unsigned mode = 0; mode < 3; mode++)
-            check_neighbours(struct_bytes, modes[mode]);
-}
-
 /* --- padding and failures --------------------------------------------------------------------- */
 
 static void test_padding_rounds_up_to_the_pageblock(void **state)
@@ -590,7 +569,6 @@ int main(void)
         cmocka_unit_test(test_16k_pages),
         cmocka_unit_test(test_64k_pages),
         cmocka_unit_test(test_a_memmap_longer_than_a_block),
-        cmocka_unit_test(test_no_large_unit_is_shared),
         cmocka_unit_test(test_padding_rounds_up_to_the_pageblock),
         cmocka_unit_test(test_a_host_that_fails_leaves_nothing_behind),
         cmocka_unit_test(test_the_machine_agrees),

@@ -149,7 +149,7 @@ static void test_find_agrees_with_trying_each_address(void **state)
             toy.pool->blocks[id].state =
                 (present >> id & 1) != 0 ? MEMPLUG_BLOCK_ADDING : MEMPLUG_BLOCK_ABSENT;
         for (uint64_t nr_blocks = 1; nr_blocks <= nr_max + 2; nr_blocks++)
-            assert_int_equal(mpl_range_find(toy.pool, nr_blocks, 1),
+            assert_int_equal(mpl_range_find(toy.pool, nr_blocks, 1, false),
                              naive_find(present, nr_max, nr_blocks));
     }
     toy_abandon(&toy);

@@ -62,6 +62,8 @@ void world_open(struct world *world, const struct world_config *config)
     memset(world, 0, sizeof(*world));
     if (config->page_struct_bytes != 0)
         machine.geometry.page_struct_bytes = config->page_struct_bytes;
+    if (config->large_shift != 0)
+        machine.geometry.large_shift = config->large_shift;
     if (machine.geometry.address_limit >> machine.geometry.block_shift > NR_BLOCKS_MAX)
         machine.geometry.address_limit = NR_BLOCKS_MAX << machine.geometry.block_shift;
     world->geometry = machine.geometry;
