@@ -27,6 +27,7 @@ SECONDS ?= 600
 SEEDS ?= 100
 soak: build
 	MEMPLUG_STRESS_SECONDS=$(SECONDS) MEMPLUG_SIM_SEEDS=$(SEEDS) \
+	MEMPLUG_MEMMAP_SEEDS=$(SEEDS) \
 	    meson test -C $(BUILD) --no-rebuild --suite soak --verbose -t 0
 
 clean:

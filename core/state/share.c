@@ -64,7 +64,9 @@ static uint64_t end_block(const struct memplug *pool, uint64_t offset)
 
 const struct mpl_block *mpl_share_holder(const struct memplug *pool, uint64_t offset)
 {
-    for (uint64_t id = first_block(pool, offset); id < end_block(pool, offset); id++)
+    uint64_t end = end_block(pool, offset);
+
+    for (uint64_t id = first_block(pool, offset); id < end; id++)
         if (holds(pool, id, offset))
             return mpl_block_at(pool, id);
     return NULL;
@@ -72,7 +74,9 @@ const struct mpl_block *mpl_share_holder(const struct memplug *pool, uint64_t of
 
 bool mpl_share_may_provide(const struct memplug *pool, uint64_t offset)
 {
-    for (uint64_t id = first_block(pool, offset); id < end_block(pool, offset); id++) {
+    uint64_t end = end_block(pool, offset);
+
+    for (uint64_t id = first_block(pool, offset); id < end; id++) {
         const struct mpl_block *block = mpl_block_at(pool, id);
 
         if (mpl_block_state(block) != MEMPLUG_BLOCK_ADDING ||
