@@ -88,7 +88,7 @@ static void subscriber(void **state)
     reason.owner = "bal\"loon";
     reason.remedy = "ask it why.";
     expect(&reason, "online: ask: block 3: a subscriber refused (subscriber \"bal\\x22loon\"): "
-                    "error (-1). Ask it why.");
+                    "Operation not permitted (-1). Ask it why.");
 }
 
 static void node_and_room(void **state)
@@ -142,12 +142,13 @@ static void nothing_said(void **state)
     assert_string_equal(text, "fa");
 }
 
-/* Each error of the core has a name, and no two the same. */
+/* Each error of the core and of the attribute tree has a name, and no two the same. */
 static void names(void **state)
 {
     static const int errors[] = {
         MPL_ENOENT, MPL_EINTR,  MPL_ENXIO,  MPL_E2BIG,  MPL_EAGAIN,  MPL_ENOMEM,    MPL_EBUSY,
         MPL_EEXIST, MPL_ENODEV, MPL_EINVAL, MPL_ENOSPC, MPL_EDEADLK, MPL_ETIMEDOUT, MPL_EUCLEAN,
+        MPL_EPERM,  MPL_ESRCH,  MPL_EBADF,  MPL_EACCES, MPL_ENOTDIR, MPL_EISDIR,    MPL_ERANGE,
     };
     char texts[sizeof(errors) / sizeof(errors[0])][100];
 
