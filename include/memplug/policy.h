@@ -27,8 +27,9 @@ enum memplug_auto_online {
 
 enum memplug_memmap_on_memory {
     MEMPLUG_MEMMAP_ON_MEMORY_NO,    /* AUTO is HOST */
-    MEMPLUG_MEMMAP_ON_MEMORY_YES,   /* AUTO is BLOCK where that is supported */
-    MEMPLUG_MEMMAP_ON_MEMORY_FORCE, /* the same, rounded up to pageblocks */
+    MEMPLUG_MEMMAP_ON_MEMORY_YES,   /* AUTO is BLOCK where that is supported and its memmap is
+                                       whole pageblocks, else HOST */
+    MEMPLUG_MEMMAP_ON_MEMORY_FORCE, /* the same, the memmap rounded up to pageblocks */
 };
 
 struct memplug_policy {
@@ -76,7 +77,7 @@ struct memplug_group_info {
 int memplug_group_register(struct memplug *pool, const struct memplug_group *group);
 /* -EINVAL no such group; -EBUSY it has blocks. Control lock. */
 int memplug_group_unregister(struct memplug *pool, int group);
-/* -EINVAL no such group. */
+/* -EINVAL no such group. Never waits. */
 int memplug_group_info(const struct memplug *pool, int group, struct memplug_group_info *info);
 
 #ifdef __cplusplus
