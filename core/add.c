@@ -5,7 +5,7 @@
  */
 #include "steps.h"
 
-static void claim_undo(struct memplug *pool, struct mpl_block *unit)
+void mpl_unit_unclaim(struct memplug *pool, struct mpl_block *unit)
 {
     uint64_t nr_blocks = unit->unit_nr_blocks;
 
@@ -25,8 +25,26 @@ static void claim_undo(struct memplug *pool, struct mpl_block *unit)
         MPL_PUT(unit[i].unit_nr_blocks, 0);
         MPL_PUT(unit[i].nr_memmap_pages, 0);
         MPL_PUT(unit[i].serial, 0);
+        MPL_PUT(unit[i].early, false);
+        MPL_PUT(unit[i].nr_absent, 0);
         mpl_block_set_state(&unit[i], MEMPLUG_BLOCK_ABSENT);
     }
+}
+
+/* What is the same for every unit. */
+void mpl_unit_claim(struct memplug *pool, struct mpl_block *unit, uint64_t nr_blocks,
+                    enum memplug_memmap memmap, int node)
+{
+    for (uint64_t i = 0; i < nr_blocks; i++) {
+        mpl_block_set_state(&unit[i], MEMPLUG_BLOCK_ADDING);
+        MPL_PUT(unit[i].zone, MEMPLUG_NR_ZONES);
+        MPL_PUT(unit[i].memmap, (uint8_t)memmap);
+        MPL_PUT(unit[i].node, (int16_t)node);
+        MPL_PUT(unit[i].unit_first, (uint32_t)mpl_block_id(pool, unit));
+        MPL_PUT(unit[i].unit_nr_blocks, (uint32_t)nr_blocks);
+        MPL_PUT(unit[i].serial, pool->serial + 1);
+    }
+    mpl_node_count(pool, unit, true);
 }
 
 static int claim(struct mpl_op *op, struct mpl_block *unit)
@@ -46,22 +64,15 @@ static int claim(struct mpl_op *op, struct mpl_block *unit)
     if (nr_memmap != 0 && mpl_altmap_set(&unit->altmap, mpl_block_start(pool, unit),
                                          nr_blocks * block_pages, 0, nr_memmap) != 0)
         return mpl_fail(op, -MPL_EINVAL, "the memmap leaves no room for data", NULL);
+    mpl_unit_claim(pool, unit, nr_blocks, add->memmap, add->node);
     for (uint64_t i = 0; i < nr_blocks; i++) {
         uint64_t nr_below = i * block_pages;
         uint64_t nr_left = nr_memmap > nr_below ? nr_memmap - nr_below : 0;
 
-        mpl_block_set_state(&unit[i], MEMPLUG_BLOCK_ADDING);
-        MPL_PUT(unit[i].zone, MEMPLUG_NR_ZONES);
-        MPL_PUT(unit[i].memmap, (uint8_t)add->memmap);
-        MPL_PUT(unit[i].node, (int16_t)add->node);
         MPL_PUT(unit[i].group, (uint16_t)add->group);
         mpl_group_join(pool, &unit[i]);
-        MPL_PUT(unit[i].unit_first, (uint32_t)first);
-        MPL_PUT(unit[i].unit_nr_blocks, (uint32_t)nr_blocks);
         MPL_PUT(unit[i].nr_memmap_pages, nr_left < block_pages ? nr_left : block_pages);
-        MPL_PUT(unit[i].serial, pool->serial + 1);
     }
-    mpl_node_count(pool, unit, true);
     unit->backing = add->backing;
     unit->offset_bytes = add->offset_bytes + ((first - add_first) << pool->geometry.block_shift);
     return 0;
@@ -81,7 +92,7 @@ static struct memplug_extent extent_of(const struct memplug *pool, const struct 
     };
 }
 
-static int attach(struct mpl_op *op, struct mpl_block *unit)
+int mpl_unit_attach(struct mpl_op *op, struct mpl_block *unit)
 {
     const struct memplug_host *host = op->pool->host;
     struct memplug_extent extent = extent_of(op->pool, unit);
@@ -105,14 +116,14 @@ static int attach(struct mpl_op *op, struct mpl_block *unit)
     }
 }
 
-static void attach_undo(struct memplug *pool, struct mpl_block *unit)
+void mpl_unit_detach(struct memplug *pool, struct mpl_block *unit)
 {
     struct memplug_extent extent = extent_of(pool, unit);
 
     pool->host->ops->detach(pool->host->context, &extent);
 }
 
-static int publish(struct mpl_op *op, struct mpl_block *unit)
+int mpl_unit_publish(struct mpl_op *op, struct mpl_block *unit)
 {
     (void)op;
     for (uint64_t i = 0; i < unit->unit_nr_blocks; i++)
@@ -120,7 +131,7 @@ static int publish(struct mpl_op *op, struct mpl_block *unit)
     return 0;
 }
 
-static void publish_undo(struct memplug *pool, struct mpl_block *unit)
+void mpl_unit_unpublish(struct memplug *pool, struct mpl_block *unit)
 {
     (void)pool;
     for (uint64_t i = 0; i < unit->unit_nr_blocks; i++)
@@ -128,12 +139,12 @@ static void publish_undo(struct memplug *pool, struct mpl_block *unit)
 }
 
 static const struct mpl_step add_table[] = {
-    {"claim", claim, claim_undo, false},
-    {"attach", attach, attach_undo, false},
+    {"claim", claim, mpl_unit_unclaim, false},
+    {"attach", mpl_unit_attach, mpl_unit_detach, false},
     {"memmap", mpl_memmap_map, mpl_memmap_unmap, false},
     {"bitmaps", mpl_memmap_place_bitmaps, mpl_memmap_drop_bitmaps, false},
     {"poison", NULL, mpl_poison_forget, false}, /* there is none at first */
-    {"publish", publish, publish_undo, true},
+    {"publish", mpl_unit_publish, mpl_unit_unpublish, true},
 };
 #define NR_ROWS (sizeof(add_table) / sizeof(add_table[0]))
 

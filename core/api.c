@@ -4,6 +4,7 @@
  * allocated and freed has its doors in alloc.c, what looks on in view/.
  */
 #include "door.h"
+#include "state/early.h"
 #include "steps.h"
 
 /* --- add and remove --------------------------------------------------------------------------- */
@@ -260,7 +261,11 @@ static int check_offline(struct mpl_op *op, uint64_t first, uint64_t nr_blocks)
 {
     for (uint64_t id = first; id < first + nr_blocks; id++)
         if (mpl_block_state(mpl_block_at(op->pool, id)) != MEMPLUG_BLOCK_OFFLINE) {
+            const char *obstacle = mpl_early_obstacle(op->pool, mpl_block_at(op->pool, id));
+
             op->reason->block = (int64_t)id;
+            if (obstacle != NULL)
+                return mpl_fail(op, -MPL_EBUSY, obstacle, NULL);
             return mpl_fail(op, -MPL_EBUSY, "a block is online", "take it offline first");
         }
     return 0;

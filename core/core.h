@@ -22,6 +22,7 @@
 
 #include <stdatomic.h>
 
+#include <memplug/boot.h>
 #include <memplug/memplug.h>
 #include <memplug/policy.h>
 
@@ -102,7 +103,8 @@ enum mpl_end { MPL_END_HEAD, MPL_END_TAIL, MPL_NR_ENDS };
 /*
  * The state of a frame of an online block, in two bits (free, head):
  *   1 0  free
- *   1 1  free, and held by a slot; or data that online has neither released nor kept yet
+ *   1 1  free, and held by a slot; or data that online has neither released nor kept yet; or a
+ *        hole of boot memory
  *   0 1  first frame of an allocation; or of the block's own memmap frames
  *   0 0  another frame of what the nearest 0 1 before it heads
  */
@@ -112,6 +114,7 @@ struct mpl_block {
     uint8_t memmap;             /* [C] enum memplug_memmap, never AUTO */
     bool bitmaps_from_host;     /* [C] */
     bool shares[MPL_NR_ENDS];   /* [C] that end of its memmap is in a shared unit: share.c */
+    bool early;                 /* [C] it is boot memory */
     bool announced;             /* [C] GOING_OFFLINE or GOING_ONLINE was sent and not ended */
     int16_t node;               /* [C] */
     uint16_t group;             /* [C] a memory group; 0: none */
@@ -120,6 +123,7 @@ struct mpl_block {
     uint32_t unit_first;        /* [C] the unit: what is added and removed as one */
     uint32_t unit_nr_blocks;    /* [C] */
     uint64_t nr_memmap_pages;   /* [C] frames at this block's head that hold the unit's memmap */
+    uint64_t nr_absent;         /* [C] frames of boot memory's holes: they are held for ever */
     uint64_t serial;            /* [C] memplug_block_info.serial: not 0 if the block is present */
     char *bitmaps;              /* [C] null unless the block is present */
     uint64_t nr_free;           /* [Z] frames in state free (not held), pageblock not isolated */
@@ -142,10 +146,11 @@ struct mpl_zone {
     memplug_pfn_t start;       /* [Z] 0 if nothing is spanned */
     uint64_t nr_spanned;       /* [Z] pages, as are those that follow */
     uint64_t nr_present;       /* [Z] */
-    uint64_t nr_early;         /* [Z] present pages that are boot memory */
+    uint64_t nr_early;         /* [Z] of these, boot memory */
     uint64_t nr_managed;       /* [Z] */
     uint64_t nr_free;          /* [Z] in state free (not held), isolated or not */
     uint64_t nr_isolated;      /* [Z] pageblocks */
+    uint64_t fixed_start, fixed_end; /* [Z] pfns that boot memory spans for ever; end 0: none */
     uint64_t has_free[MPL_MAX_BLOCKS / 64]; /* [Z] bit per block: its summary is not empty */
 } MPL_ALIGNED(MPL_CACHE_LINE);
 
@@ -181,6 +186,15 @@ struct mpl_slot {
     struct mpl_held held[MPL_NR_HELD];
 } MPL_ALIGNED(MPL_CACHE_LINE);
 
+/* --- boot memory ------------------------------------------------------------------------------ */
+
+/* As memplug_boot() was given it. */
+struct mpl_boot {
+    struct memplug_boot_memory *memory; /* [C] of the host; null: there was no boot */
+    unsigned nr_memory;
+    uint64_t dma_limit, dma32_limit;
+};
+
 /* --- the pool --------------------------------------------------------------------------------- */
 
 struct memplug {
@@ -202,6 +216,7 @@ struct memplug {
     unsigned nr_listeners;             /* [C] in order of listening */
     const struct memplug_listener *listeners[MPL_MAX_LISTENERS];
     struct memplug_online_hook hook;   /* [C] */
+    struct mpl_boot boot;              /* [C] */
     uint64_t cpu_nodes;                /* [O] a bit per node with a CPU */
     uint64_t serial;                   /* [C] adds that have succeeded */
     _Atomic uint64_t host_bytes;       /* [C] */
@@ -220,6 +235,7 @@ struct mpl_op {
     struct memplug_reason *reason;     /* never null */
     struct memplug_progress progress;
     const struct memplug_add *add;     /* the request of an add, for its first row */
+    const struct memplug_boot *boot;   /* likewise */
     enum memplug_online_type type;     /* the request of an online, for its zone */
     uint64_t first;                    /* first block of an online or offline */
 };

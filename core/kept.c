@@ -4,6 +4,7 @@
  * online. It gives them to the allocator and takes them back, frame by frame.
  */
 #include "door.h"
+#include "state/early.h"
 #include "steps.h"
 
 /* --- release ---------------------------------------------------------------------------------- */
@@ -115,6 +116,10 @@ static int check_span(struct mpl_op *op, memplug_pfn_t start, uint64_t nr_pages,
         return mpl_fail(op, -MPL_EINVAL, "the frames are none, or not of one block", NULL);
     if (!mpl_frames_are_data(pool, span->block, span->index, nr_pages))
         return mpl_fail(op, -MPL_EINVAL, "a frame holds the memmap", NULL);
+    if (mpl_early_several(pool, span->block))
+        return mpl_fail(op, -MPL_EINVAL, "the frames are of a block of several zones", NULL);
+    if (mpl_early_has_hole(pool, span->block, span->index, nr_pages))
+        return mpl_fail(op, -MPL_EINVAL, "a frame is a memory hole", NULL);
     if (mpl_kept_find(pool, span, &kept)) {
         op->reason->pfn = mpl_pfn_add(mpl_block_start(pool, span->block), kept);
         return mpl_fail(op, -MPL_EINVAL, "a frame is logically offline already", NULL);

@@ -3,7 +3,18 @@
  * A block leaves the allocator and its zone. Until "withdraw" everything can be taken back; what
  * moved stays where it is now.
  */
+#include "state/early.h"
 #include "steps.h"
+
+static int check(struct mpl_op *op, struct mpl_block *block)
+{
+    const char *why = mpl_early_obstacle(op->pool, block);
+
+    if (why == NULL)
+        return 0;
+    op->reason->block = (int64_t)mpl_block_id(op->pool, block);
+    return mpl_fail(op, -MPL_EINVAL, why, NULL);
+}
 
 static int claim(struct mpl_op *op, struct mpl_block *block)
 {
@@ -72,7 +83,7 @@ static int withdraw(struct mpl_op *op, struct mpl_block *block)
 
     mpl_spin_lock(pool, &zone->lock);
     mpl_withdraw_frames(pool, block);
-    zone->nr_present -= mpl_block_pages(&pool->geometry);
+    mpl_zone_count(pool, block, false);
     mpl_spin_unlock(&zone->lock);
     return 0;
 }
@@ -113,6 +124,7 @@ static int finish(struct mpl_op *op, struct mpl_block *block)
 }
 
 static const struct mpl_step offline_table[] = {
+    {"check", check, NULL, false},
     {"claim", claim, claim_undo, false},
     {"cancel", NULL, cancel_undo, false},
     {"isolate", isolate, isolate_undo, false},

@@ -99,7 +99,7 @@ static int publish(struct mpl_op *op, struct mpl_block *block)
     struct mpl_zone *zone = mpl_zone_of(pool, block);
 
     mpl_spin_lock(pool, &zone->lock);
-    zone->nr_present += mpl_block_pages(&pool->geometry);
+    mpl_zone_count(pool, block, true);
     mpl_block_set_state(block, MEMPLUG_BLOCK_ONLINE);
     mpl_unisolate_block(pool, block);
     mpl_spin_unlock(&zone->lock);

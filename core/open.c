@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* A pool in the caller's memory: what it is made of, and whether the host can carry one. */
 #include "door.h"
-#include "state/state.h"
+#include "steps.h"
 
 #define DEFAULT_RATIO 301 /* Linux's: three pages of Movable for each of the kernel's, and a bit */
 
@@ -157,9 +157,12 @@ int memplug_close(struct memplug *pool, struct memplug_reason *reason)
     if (error != 0)
         return error;
     for (uint64_t id = 0; error == 0 && id < pool->nr_blocks_max; id++)
-        if (mpl_block_state(mpl_block_at(pool, id)) != MEMPLUG_BLOCK_ABSENT) {
+        if (mpl_block_state(mpl_block_at(pool, id)) != MEMPLUG_BLOCK_ABSENT &&
+            !mpl_block_at(pool, id)->early) {
             door.op.reason->block = (int64_t)id;
             error = mpl_fail(&door.op, -MPL_EBUSY, "the pool has blocks", "remove its ranges");
         }
+    if (error == 0)
+        error = mpl_boot_close(&door.op);
     return mpl_door_unlock(&door.op, error);
 }

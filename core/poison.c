@@ -7,6 +7,7 @@
 #include <memplug/poison.h>
 
 #include "door.h"
+#include "state/early.h"
 #include "steps.h"
 
 /* --- what is remembered ----------------------------------------------------------------------- */
@@ -225,6 +226,10 @@ static int find(struct mpl_op *op, memplug_pfn_t pfn, int offline_error, struct 
     span->nr_pages = 1;
     if (mpl_block_state(span->block) != MEMPLUG_BLOCK_ONLINE)
         return mpl_fail(op, offline_error, "the frame's block is not online", NULL);
+    if (mpl_early_is_hole(pool, span->block, span->index))
+        return mpl_fail(op, -MPL_ENXIO, "the frame is a memory hole", NULL);
+    if (mpl_early_several(pool, span->block))
+        return mpl_fail(op, -MPL_EBUSY, "the frame is of a block of several zones", NULL);
     if (!mpl_frames_are_data(pool, span->block, span->index, 1))
         return mpl_fail(op, -MPL_EBUSY, "a frame holds the memmap", NULL);
     mpl_reason_reset(op->reason);

@@ -53,7 +53,8 @@ void mpl_withdraw_frames(struct memplug *pool, struct mpl_block *block)
     uint64_t nr_free = mpl_frames_count(pool, block, MPL_FRAME_FREE);
 
     MPL_ASSERT(nr_free + block->nr_poisoned == block->nr_managed);
-    MPL_ASSERT(block->nr_managed + count_kept(pool, block) == mpl_block_data_pages(pool, block));
+    MPL_ASSERT(block->nr_managed + count_kept(pool, block) ==
+               mpl_block_data_pages(pool, block) - block->nr_absent);
     zone->nr_free -= nr_free;
     zone->nr_managed -= block->nr_managed;
     zone->nr_isolated -= block->nr_isolated;

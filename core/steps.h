@@ -45,6 +45,18 @@ void mpl_steps_undo(struct memplug *pool, const struct mpl_step *table, unsigned
 /* --- add.c: the door has checked everything that can be checked ------------------------------- */
 int mpl_add(struct mpl_op *op); /* op->add->address and memmap are resolved */
 void mpl_remove(struct memplug *pool, uint64_t first, uint64_t nr_blocks);
+/* Its rows that do for boot memory too. */
+void mpl_unit_claim(struct memplug *pool, struct mpl_block *unit, uint64_t nr_blocks,
+                    enum memplug_memmap memmap, int node);
+void mpl_unit_unclaim(struct memplug *pool, struct mpl_block *unit);
+int mpl_unit_attach(struct mpl_op *op, struct mpl_block *unit);
+void mpl_unit_detach(struct memplug *pool, struct mpl_block *unit);
+int mpl_unit_publish(struct mpl_op *op, struct mpl_block *unit);
+void mpl_unit_unpublish(struct memplug *pool, struct mpl_block *unit);
+
+/* --- boot.c ----------------------------------------------------------------------------------- */
+/* The pool has boot memory only: give it back, or -EBUSY and the frame that is used. */
+int mpl_boot_close(struct mpl_op *op);
 
 /* --- memmap.c --------------------------------------------------------------------------------- */
 /* May units of nr_blocks have their memmap there? 0, or -EINVAL with the predicate that failed. */

@@ -3,6 +3,7 @@
  * A span of frames becomes free, and stays so: its pageblocks are isolated, what slots hold of
  * them comes back, and what is used is moved away.
  */
+#include "state/early.h"
 #include "steps.h"
 
 static int fail_frame(struct mpl_op *op, const struct mpl_span *span, uint64_t index,
@@ -68,6 +69,8 @@ int mpl_vacate(struct mpl_op *op, struct mpl_block *block, uint64_t index, uint6
     op->progress.step = "isolate";
     if (!mpl_frames_are_data(op->pool, block, index, nr_pages))
         return fail_frame(op, &span, index, "a frame holds the memmap", NULL);
+    if (mpl_early_has_hole(op->pool, block, index, nr_pages))
+        return fail_frame(op, &span, index, "a frame is a memory hole", "choose other frames");
     bad = mpl_poisoned_next(op->pool, block, index);
     if (bad < index + nr_pages)
         return fail_frame(op, &span, bad, "a frame is poisoned", "choose other frames");

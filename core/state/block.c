@@ -35,6 +35,11 @@ memplug_pfn_t mpl_block_data_start(const struct memplug *pool, const struct mpl_
     return mpl_pfn_add(mpl_block_start(pool, block), block->nr_memmap_pages);
 }
 
+uint64_t mpl_block_present_pages(const struct memplug *pool, const struct mpl_block *block)
+{
+    return mpl_block_pages(&pool->geometry) - block->nr_absent;
+}
+
 uint64_t mpl_block_data_pages(const struct memplug *pool, const struct mpl_block *block)
 {
     return mpl_block_pages(&pool->geometry) - block->nr_memmap_pages;

@@ -76,6 +76,9 @@ void mpl_block_set_state(struct mpl_block *block, enum memplug_block_state state
 memplug_pfn_t mpl_block_data_start(const struct memplug *pool, const struct mpl_block *block);
 uint64_t mpl_block_data_pages(const struct memplug *pool, const struct mpl_block *block);
 
+/* Without holes. */
+uint64_t mpl_block_present_pages(const struct memplug *pool, const struct mpl_block *block);
+
 /* --- page.c: the only writer of mpl_page.state ------------------------------------------------ */
 
 enum mpl_page_state mpl_page_state(const struct mpl_page *page);
@@ -258,6 +261,8 @@ void mpl_zone_grow(struct memplug *pool, struct mpl_zone *zone, memplug_pfn_t st
 /* [start, start + nr_pages) is no longer online in zone: the span shrinks to what is. */
 void mpl_zone_shrink(struct memplug *pool, struct mpl_zone *zone, memplug_pfn_t start,
                      uint64_t nr_pages);
+/* The block's pages become present in its zone, or stop being it. */
+void mpl_zone_count(struct memplug *pool, struct mpl_block *block, bool present);
 /* A block's summary became empty or not: keep has_free. */
 void mpl_zone_note_free(struct memplug *pool, struct mpl_block *block);
 

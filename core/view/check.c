@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "../door.h"
+#include "../state/early.h"
 #include "check.h"
 
 #define NR_ROWS(rules) (sizeof(rules) / sizeof((rules)[0]))
@@ -128,6 +129,7 @@ static int check_host_bytes(const struct memplug *pool, struct memplug_reason *r
         if (mpl_block_state(block) != MEMPLUG_BLOCK_ABSENT && block->unit_first == id)
             host_bytes += host_bytes_of(pool, block);
     }
+    host_bytes += pool->boot.nr_memory * sizeof(*pool->boot.memory);
     rule.broken = pool->host_bytes != host_bytes;
     return mpl_check_rules(reason, &where, &rule, 1);
 }
@@ -153,11 +155,20 @@ static int check_block(const struct memplug *pool, const struct mpl_block *block
     uint64_t id = mpl_block_id(pool, block);
     uint64_t unit_end = (uint64_t)block->unit_first + block->unit_nr_blocks;
     bool own = block->memmap == MEMPLUG_MEMMAP_BLOCK || block->memmap == MEMPLUG_MEMMAP_RANGE;
+    bool several = mpl_early_several(pool, block);
     const struct mpl_rule rules[] = {
         {!online && state != MEMPLUG_BLOCK_OFFLINE, "the block is between two states"},
         {!mpl_node_valid(pool, block->node), "there is no such node"},
         {!own && block->memmap != MEMPLUG_MEMMAP_HOST, "there is no such kind of memmap"},
-        {online && block->zone >= MEMPLUG_NR_ZONES, "an online block is in no zone"},
+        {online && !several && block->zone >= MEMPLUG_NR_ZONES, "an online block is in no zone"},
+        {several && block->zone != MEMPLUG_NR_ZONES, "a block of several zones is in one"},
+        {block->early && mpl_early_node(pool, id) != block->node,
+         "boot memory is where there was none, or on another node"},
+        {block->early && own, "boot memory has a memmap of its own"},
+        {block->nr_absent !=
+             (block->early ? pool->layout.nr_pages - mpl_early_pages(pool, id) : 0),
+         "nr_absent of the block is not what the boot memory lacks"},
+        {!online && mpl_early_obstacle(pool, block), "a block that cannot go offline is offline"},
         {!online && block->zone != MEMPLUG_NR_ZONES, "an offline block is in a zone"},
         {block->announced, "an event was announced and not ended"},
         {block->gains_normal != 0 || block->gains_any != 0,
@@ -325,29 +336,53 @@ static int check_online(struct memplug *pool, struct memplug_reason *reason)
 
 /* --- zones and nodes -------------------------------------------------------------------------- */
 
-/* A zone as its blocks make it; the blocks were checked. */
+/* What this block gives the zone. */
+static void recount_block(const struct memplug *pool, const struct mpl_zone *zone,
+                          const struct mpl_block *block, struct mpl_zone *sum)
+{
+    uint64_t id = mpl_block_id(pool, block), nr_pages;
+
+    if (mpl_block_state(block) != MEMPLUG_BLOCK_ONLINE || block->node != zone->node)
+        return;
+    if (block->zone == MEMPLUG_NR_ZONES)
+        nr_pages = mpl_early_pages_in(pool, id, zone->kind);
+    else if (block->zone == zone->kind)
+        nr_pages = mpl_block_present_pages(pool, block);
+    else
+        return;
+    sum->nr_present += nr_pages;
+    sum->nr_early += block->early ? nr_pages : 0;
+    if (block->zone == MEMPLUG_NR_ZONES)
+        return;
+    if (block->nr_absent == 0)
+        mpl_zone_grow((struct memplug *)pool, sum, mpl_block_start(pool, block),
+                      mpl_block_pages(&pool->geometry));
+    sum->nr_managed += block->nr_managed;
+    sum->nr_isolated += block->nr_isolated;
+    sum->nr_free += mpl_look_count(pool, block, 0, pool->layout.nr_pages, MPL_LOOK_FREE);
+    if (mpl_check_has_free(pool, block))
+        sum->has_free[id / 64] |= (uint64_t)1 << (id % 64);
+}
+
+/* A zone as its blocks make it, and what boot memory spans for ever; the blocks were checked. */
 static void recount(const struct memplug *pool, const struct mpl_zone *zone, struct mpl_zone *sum)
 {
-    uint64_t end = 0;
+    uint64_t end;
 
     MPL_FILL(sum, 0, sizeof(*sum));
-    for (uint64_t id = 0; id < pool->nr_blocks_max; id++) {
-        const struct mpl_block *block = mpl_block_at(pool, id);
-        uint64_t start = mpl_block_start(pool, block).nr;
-
-        if (mpl_block_state(block) != MEMPLUG_BLOCK_ONLINE || mpl_zone_of(pool, block) != zone)
-            continue;
-        if (end == 0)
-            sum->start = mpl_pfn(start);
-        end = start + mpl_block_pages(&pool->geometry);
-        sum->nr_present += mpl_block_pages(&pool->geometry);
-        sum->nr_managed += block->nr_managed;
-        sum->nr_isolated += block->nr_isolated;
-        sum->nr_free += mpl_look_count(pool, block, 0, pool->layout.nr_pages, MPL_LOOK_FREE);
-        if (mpl_check_has_free(pool, block))
-            sum->has_free[id / 64] |= (uint64_t)1 << (id % 64);
-    }
-    sum->nr_spanned = end - sum->start.nr;
+    for (uint64_t id = 0; id < pool->nr_blocks_max; id++)
+        recount_block(pool, zone, mpl_block_at(pool, id), sum);
+    mpl_early_fixed(pool, zone->node, zone->kind, &sum->fixed_start, &sum->fixed_end);
+    if (zone->fixed_end == 0 && sum->fixed_start == sum->fixed_end)
+        sum->fixed_start = sum->fixed_end = 0; /* it was a mere end, and the zone empty since */
+    if (sum->fixed_end == 0)
+        return;
+    end = sum->start.nr + sum->nr_spanned;
+    if (sum->nr_spanned == 0 || sum->fixed_start < sum->start.nr)
+        sum->start = mpl_pfn(sum->fixed_start);
+    sum->nr_spanned = (end > sum->fixed_end ? end : sum->fixed_end) - sum->start.nr;
+    if (sum->nr_spanned == 0)
+        sum->start = mpl_pfn(0);
 }
 
 static int check_zone(struct memplug *pool, int node, unsigned kind, struct memplug_reason *reason)
@@ -364,8 +399,12 @@ static int check_zone(struct memplug *pool, int node, unsigned kind, struct memp
             {zone->kind != kind || zone->node != node, "a zone is not where it belongs"},
             {zone->start.nr != sum.start.nr || zone->nr_spanned != sum.nr_spanned,
              "the span is not from the first to the last online block of the zone"},
+            {zone->fixed_start != sum.fixed_start || zone->fixed_end != sum.fixed_end,
+             "what is fixed of the span is not what boot memory says"},
             {zone->nr_present != sum.nr_present,
              "nr_present of the zone is not that of its online blocks"},
+            {zone->nr_early != sum.nr_early,
+             "nr_early of the zone is not that of its boot memory"},
             {zone->nr_managed != sum.nr_managed,
              "nr_managed of the zone is not the sum of its blocks"},
             {zone->nr_free != sum.nr_free, "nr_free of the zone is not the sum of its blocks"},

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include "../state/early.h"
 #include "check.h"
 
 #define NR_ROWS(rules) (sizeof(rules) / sizeof((rules)[0]))
@@ -176,6 +177,9 @@ static int check_words(const struct memplug *pool, const struct mpl_block *block
             {(described & ~heads) != 0, "a frame is described that heads nothing"},
             {bit && !any, "a summary bit is set and its word has nothing to allocate"},
             {!bit && any, "a summary bit is missing"},
+            {(mpl_early_holes(pool, block, word) &
+              ~mpl_look_mask(pool, block, word, MPL_LOOK_HELD)) != 0,
+             "a frame that is not there was released"},
         };
 
         error = mpl_check_rules(reason, &where, rules, NR_ROWS(rules));
@@ -245,7 +249,7 @@ static int check_counters(const struct memplug *pool, const struct mpl_block *bl
          "there are bits behind the end of the summary or of the isolated pageblocks"},
         {block->nr_isolated != nr_isolated, "nr_isolated of the block is not what the bits say"},
         {block->nr_free != nr_open_free, "nr_free of the block is not what its pageblocks say"},
-        {block->nr_managed != mpl_block_data_pages(pool, block) - nr_kept,
+        {block->nr_managed != mpl_block_data_pages(pool, block) - block->nr_absent - nr_kept,
          "nr_managed of the block is not its data less what the online hook kept"},
     };
 
@@ -255,13 +259,32 @@ static int check_counters(const struct memplug *pool, const struct mpl_block *bl
     return mpl_check_rules(reason, &where, rules, NR_ROWS(rules));
 }
 
+/* A block in several zones: nothing of it was ever released. */
+static int check_unmanaged(const struct memplug *pool, const struct mpl_block *block,
+                           struct memplug_reason *reason)
+{
+    uint64_t nr_pages = pool->layout.nr_pages;
+    struct mpl_where where = at_frame("frames", pool, block, 0);
+    const struct mpl_rule rules[] = {
+        {mpl_look_count(pool, block, 0, nr_pages, MPL_LOOK_HELD) != nr_pages,
+         "a frame of a block in several zones was released"},
+        {(block->nr_free | block->nr_managed | block->nr_isolated) != 0,
+         "a block in several zones counts frames"},
+    };
+
+    return mpl_check_rules(reason, &where, rules, NR_ROWS(rules));
+}
+
 int mpl_check_frames(struct memplug *pool, const struct mpl_block *block,
                      struct memplug_reason *reason)
 {
-    struct mpl_zone *zone = mpl_zone_of(pool, block);
+    struct mpl_zone *zone;
     uint64_t nr_kept = 0;
     int error;
 
+    if (block->zone == MEMPLUG_NR_ZONES)
+        return check_unmanaged(pool, block, reason);
+    zone = mpl_zone_of(pool, block);
     mpl_spin_lock(pool, &zone->lock);
     error = check_start(pool, block, reason);
     if (error == 0)
@@ -283,7 +306,8 @@ static int check_held(const struct memplug *pool, const struct mpl_held *held,
 {
     struct mpl_where where = {"slots", held->block, -1, MPL_NO_PFN};
     bool online = held->block < pool->nr_blocks_max &&
-                  mpl_block_state(mpl_block_at(pool, held->block)) == MEMPLUG_BLOCK_ONLINE;
+                  mpl_block_state(mpl_block_at(pool, held->block)) == MEMPLUG_BLOCK_ONLINE &&
+                  mpl_block_at(pool, held->block)->zone != MEMPLUG_NR_ZONES;
     const struct mpl_rule place[] = {
         {!online, "a slot holds frames of a block that is not online"},
         {held->word >= pool->layout.nr_words, "a slot holds frames behind the end of a block"},
@@ -331,7 +355,8 @@ static int check_held_words(const struct memplug *pool, const struct mpl_block *
     int error = 0;
 
     for (uint64_t word = 0; word < pool->layout.nr_words && error == 0; word++) {
-        uint64_t mask = mpl_look_mask(pool, block, word, MPL_LOOK_HELD);
+        uint64_t mask = mpl_look_mask(pool, block, word, MPL_LOOK_HELD) &
+                        ~mpl_early_holes(pool, block, word);
         uint64_t once, twice, wrong;
 
         if (mask == 0)
@@ -366,7 +391,8 @@ int mpl_check_slots(struct memplug *pool, struct memplug_reason *reason)
                 error = check_held(pool, &held, reason);
         }
     for (uint64_t id = 0; id < pool->nr_blocks_max && error == 0; id++)
-        if (mpl_block_state(mpl_block_at(pool, id)) == MEMPLUG_BLOCK_ONLINE)
+        if (mpl_block_state(mpl_block_at(pool, id)) == MEMPLUG_BLOCK_ONLINE &&
+            mpl_block_at(pool, id)->zone != MEMPLUG_NR_ZONES)
             error = check_held_words(pool, mpl_block_at(pool, id), reason);
     return error;
 }

@@ -14,6 +14,7 @@
  *    515+32253 free
  */
 #include "../door.h"
+#include "../state/early.h"
 #include "dump.h"
 
 static const char *zone_name(unsigned kind)
@@ -65,6 +66,26 @@ static void dump_pool(const struct memplug *pool, struct mpl_text *text)
     mpl_text_field(text, "slots", pool->nr_slots);
     mpl_text_field(text, "host_bytes", pool->host_bytes);
     mpl_text_string(text, pool->hook.online_pages ? " hook set\n" : " hook default\n");
+}
+
+static void dump_boot(const struct memplug *pool, struct mpl_text *text)
+{
+    const struct mpl_boot *boot = &pool->boot;
+
+    if (boot->memory == NULL)
+        return;
+    mpl_text_string(text, "boot");
+    mpl_text_hex_field(text, "dma", boot->dma_limit);
+    mpl_text_hex_field(text, "dma32", boot->dma32_limit);
+    mpl_text_string(text, "\n");
+    for (unsigned i = 0; i < boot->nr_memory; i++) {
+        mpl_text_hex_field(text, "memory", boot->memory[i].address);
+        mpl_text_string(text, "+");
+        mpl_text_hex(text, boot->memory[i].size_bytes);
+        mpl_text_string(text, " node ");
+        mpl_text_signed(text, boot->memory[i].node);
+        mpl_text_string(text, "\n");
+    }
 }
 
 /* Who is called. */
@@ -131,16 +152,18 @@ static void dump_zone(const struct memplug *pool, int node, unsigned kind, struc
     struct mpl_zone *zone = mpl_zone_at(pool, node, kind);
     struct memplug_zone_info info;
     uint64_t has_free[MPL_MAX_BLOCKS / 64];
-    uint64_t any = 0;
+    uint64_t any = 0, fixed_start, fixed_end;
 
     memplug_zone_info(pool, node, (enum memplug_zone)kind, &info);
     mpl_spin_lock(pool, &zone->lock);
     __builtin_memcpy(has_free, zone->has_free, sizeof(has_free));
+    fixed_start = zone->fixed_start;
+    fixed_end = zone->fixed_end;
     mpl_spin_unlock(&zone->lock);
     for (unsigned i = 0; i < MPL_MAX_BLOCKS / 64; i++)
         any |= has_free[i];
     any |= info.start.nr | info.nr_spanned_pages | info.nr_present_pages | info.nr_managed_pages |
-           info.nr_free_pages | info.nr_isolated_pageblocks;
+           info.nr_free_pages | info.nr_isolated_pageblocks | fixed_end;
     if (any == 0)
         return;
     mpl_text_string(text, "zone ");
@@ -153,6 +176,13 @@ static void dump_zone(const struct memplug *pool, int node, unsigned kind, struc
     mpl_text_field(text, "managed", info.nr_managed_pages);
     mpl_text_field(text, "free", info.nr_free_pages);
     mpl_text_field(text, "isolated", info.nr_isolated_pageblocks);
+    if (info.nr_early_pages != 0)
+        mpl_text_field(text, "early", info.nr_early_pages);
+    if (fixed_end != 0) {
+        mpl_text_hex_field(text, "fixed", fixed_start);
+        mpl_text_string(text, "-");
+        mpl_text_hex(text, fixed_end);
+    }
     mpl_text_string(text, " has_free");
     dump_bits(text, has_free, MPL_MAX_BLOCKS);
     mpl_text_string(text, "\n");
@@ -189,6 +219,21 @@ static uint64_t raw_run(const struct memplug *pool, const struct mpl_block *bloc
     return end - index;
 }
 
+/* Free frames, or frames of a hole. */
+static uint64_t unused_run(const struct memplug *pool, const struct mpl_block *block,
+                           uint64_t index)
+{
+    uint64_t start = mpl_block_start(pool, block).nr;
+    uint64_t end = mpl_look_for(pool, block, index, pool->layout.nr_pages, MPL_LOOK_USED);
+    uint64_t pfn = start + index, nr_pages;
+
+    if (block->nr_absent == 0)
+        return end - index;
+    if (!mpl_early_run(pool, &pfn, start + end, &nr_pages))
+        return end - index;
+    return pfn > start + index ? pfn - start - index : nr_pages;
+}
+
 /* One run from index on; returns its pages. */
 static uint64_t dump_run(const struct memplug *pool, const struct mpl_block *block,
                          uint64_t index, struct mpl_text *text)
@@ -202,7 +247,7 @@ static uint64_t dump_run(const struct memplug *pool, const struct mpl_block *blo
     uint64_t nr_run = nr_pages;
 
     if (!used)
-        nr_run = mpl_look_for(pool, block, index, pool->layout.nr_pages, MPL_LOOK_USED) - index;
+        nr_run = unused_run(pool, block, index);
     else if (index != 0 || block->nr_memmap_pages == 0)
         nr_run = head && !described && !poisoned ? raw_run(pool, block, index, nr_pages)
                                                  : nr_pages;
@@ -211,8 +256,10 @@ static uint64_t dump_run(const struct memplug *pool, const struct mpl_block *blo
     mpl_text_string(text, "+");
     mpl_text_decimal(text, nr_run);
     mpl_text_string(text, " ");
-    if (!used)
-        mpl_text_string(text, "free");
+    if (!used && mpl_early_is_hole(pool, block, index))
+        mpl_text_string(text, "hole");
+    else if (!used)
+        mpl_text_string(text, block->zone == MEMPLUG_NR_ZONES ? "unmanaged" : "free");
     else if (described)
         dump_described(pool, mpl_pfn_add(mpl_block_start(pool, block), index), text);
     else if (index < block->nr_memmap_pages)
@@ -302,6 +349,10 @@ static void dump_block(const struct memplug *pool, uint64_t id, struct mpl_text 
         mpl_text_string(text, " shares_head");
     if (block->shares[MPL_END_TAIL])
         mpl_text_string(text, " shares_tail");
+    if (info.early)
+        mpl_text_string(text, " early");
+    if (info.nr_absent_pages != 0)
+        mpl_text_field(text, "absent", info.nr_absent_pages);
     mpl_text_string(text, block->announced ? " announced\n" : "\n");
     dump_unit(pool, block, text);
     dump_poisoned(pool, block, text);
@@ -326,6 +377,7 @@ int memplug_dump(struct memplug *pool, memplug_write_t *write, void *context)
     mpl_text_to_callback(&text, write, context);
     dump_pool(pool, &text);
     mpl_dump_policy(pool, &text);
+    dump_boot(pool, &text);
     dump_callees(pool, &text);
     for (int node = 0; node < (int)pool->nr_nodes; node++) {
         dump_node(pool, node, &text);

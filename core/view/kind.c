@@ -4,6 +4,7 @@
  * in them but frames that slots hand out and take back: such a frame is what it is at some moment
  * of the call.
  */
+#include "../state/early.h"
 #include "look.h"
 
 /* Of an allocation whose first frame is in this block. */
@@ -38,6 +39,8 @@ static enum memplug_frame_kind kind_of(const struct memplug *pool, const struct 
 
     if (index < block->nr_memmap_pages)
         return MEMPLUG_FRAME_MEMMAP;
+    if (mpl_early_is_hole(pool, block, index))
+        return MEMPLUG_FRAME_ABSENT;
     if (mpl_poisoned(block, index))
         return MEMPLUG_FRAME_POISONED;
     if ((mpl_frame_get(pool, block, index) & MPL_FRAME_FREE) != 0)
@@ -54,6 +57,21 @@ static enum memplug_frame_kind kind_of(const struct memplug *pool, const struct 
     return kind_of_head(pool, block, head);
 }
 
+/* Nothing of such a block is managed; it stays until the pool is closed. */
+static enum memplug_frame_kind kind_of_several(const struct memplug *pool, memplug_pfn_t pfn)
+{
+    uint64_t id = mpl_block_of_pfn(&pool->geometry, pfn);
+    const struct mpl_block *block;
+
+    if (id >= pool->nr_blocks_max)
+        return MEMPLUG_FRAME_ABSENT;
+    block = mpl_block_at(pool, id);
+    if (mpl_block_state(block) != MEMPLUG_BLOCK_ONLINE || !mpl_early_several(pool, block) ||
+        mpl_early_is_hole(pool, block, mpl_pfn_distance(mpl_block_start(pool, block), pfn)))
+        return MEMPLUG_FRAME_ABSENT;
+    return MEMPLUG_FRAME_USED;
+}
+
 enum memplug_frame_kind memplug_frame_kind(const struct memplug *pool, memplug_pfn_t pfn)
 {
     struct memplug *locks = (struct memplug *)pool;
@@ -63,7 +81,9 @@ enum memplug_frame_kind memplug_frame_kind(const struct memplug *pool, memplug_p
     uint64_t index;
     const struct mpl_block *block = mpl_frames_block(pool, pfn, &index);
 
-    if (block != NULL && mpl_block_state(block) != MEMPLUG_BLOCK_GOING_ONLINE)
+    if (block == NULL)
+        kind = kind_of_several(pool, pfn);
+    else if ( mpl_block_state(block) != MEMPLUG_BLOCK_GOING_ONLINE)
         zone = mpl_frames_lock_zone(locks, block);
     if (zone != NULL) {
         kind = kind_of(pool, block, index, zone);

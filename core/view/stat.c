@@ -41,6 +41,8 @@ static void info_fixed(const struct mpl_block *block, struct memplug_block_info 
     info->nr_memmap_pages = __atomic_load_n(&block->nr_memmap_pages, __ATOMIC_RELAXED);
     info->serial = __atomic_load_n(&block->serial, __ATOMIC_RELAXED);
     info->nr_poisoned_pages = __atomic_load_n(&block->nr_poisoned, __ATOMIC_RELAXED);
+    info->nr_absent_pages = __atomic_load_n(&block->nr_absent, __ATOMIC_RELAXED);
+    info->early = __atomic_load_n(&block->early, __ATOMIC_RELAXED);
 }
 
 static enum memplug_zone zone_kind(const struct mpl_block *block)
@@ -114,6 +116,7 @@ int memplug_zone_info(const struct memplug *pool, int node, enum memplug_zone ki
         .nr_managed_pages = zone->nr_managed,
         .nr_free_pages = zone->nr_free,
         .nr_isolated_pageblocks = zone->nr_isolated,
+        .nr_early_pages = zone->nr_early,
     };
     mpl_spin_unlock(&zone->lock);
     return 0;

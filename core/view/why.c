@@ -5,6 +5,7 @@
  * answer is one of a moment; it can be old when it is read.
  */
 #include "../door.h"
+#include "../state/early.h"
 #include "look.h"
 
 #define MAX_ENTRIES 32u
@@ -325,6 +326,7 @@ int memplug_why(struct memplug *pool, uint64_t id, struct memplug_reason *reason
 {
     struct mpl_door door;
     struct survey survey = {.pool = pool, .largest = 1};
+    const char *obstacle = NULL;
 
     mpl_door_open(&door, pool, "offline", NULL, reason);
     door.op.reason->operation = "offline";
@@ -332,6 +334,10 @@ int memplug_why(struct memplug *pool, uint64_t id, struct memplug_reason *reason
     if (id >= pool->nr_blocks_max)
         return mpl_fail(&door.op, -MPL_ENODEV, "there is no such block", NULL);
     survey.block = mpl_block_at(pool, id);
+    if (mpl_block_state(survey.block) == MEMPLUG_BLOCK_ONLINE)
+        obstacle = mpl_early_obstacle(pool, survey.block);
+    if (obstacle != NULL)
+        return mpl_fail(&door.op, -MPL_EINVAL, obstacle, NULL);
     while (survey.index < pool->layout.nr_pages) {
         if (!gather(&survey))
             return fail_state(&door.op, survey.block);

@@ -60,13 +60,17 @@ int fake_boot_take(struct fake_machine *machine, uint64_t nr_pages, uint64_t ali
 void fake_boot_give(struct fake_machine *machine, uint64_t frame, uint64_t nr_pages,
                     enum fake_boot_kind kind)
 {
-    uint64_t i;
+    uint64_t i, poison_bytes;
 
     for (i = 0; i < nr_pages; i++)
         if (machine->boot_kind[frame + i] != kind)
             fake_panic(machine, "boot page 0x%" PRIx64 " is not what is given back", frame + i);
     memset(machine->boot_kind + frame, FAKE_BOOT_FREE, nr_pages);
-    memset(fake_boot_page(machine, frame), FAKE_POISON_BYTE, nr_pages * machine->page_bytes);
+    poison_bytes = nr_pages * machine->page_bytes;
+    if (kind == FAKE_BOOT_MEMMAP && machine->config.memmap_fill_bytes != 0 &&
+        machine->config.memmap_fill_bytes < poison_bytes)
+        poison_bytes = machine->config.memmap_fill_bytes;
+    memset(fake_boot_page(machine, frame), FAKE_POISON_BYTE, poison_bytes);
     machine->nr_free_boot_pages += nr_pages;
     if (machine->boot_budget != UINT64_MAX)
         machine->boot_budget += nr_pages;

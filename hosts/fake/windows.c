@@ -378,6 +378,14 @@ int fake_memmap_alias(void *host, uint64_t offset, uint64_t address, uint64_t si
     return error ? error : mapping_make(machine, &new, slot);
 }
 
+/* How much of a unit is worth filling. */
+static uint64_t provide_fill_bytes(const struct fake_machine *machine, uint64_t unit_bytes)
+{
+    uint64_t size_bytes = machine->config.memmap_fill_bytes;
+
+    return size_bytes != 0 && size_bytes < unit_bytes ? size_bytes & ~(uint64_t)7 : unit_bytes;
+}
+
 static void frames_give(struct fake_machine *machine, const struct fake_mapping *mapping,
                         uint64_t nr)
 {
@@ -429,7 +437,9 @@ int fake_memmap_provide(void *host, uint64_t offset, uint64_t size_bytes, uint64
         frames_give(machine, &new, nr_units(&new));
         return error;
     }
-    fake_fill(machine, machine->host.memmap + offset, size_bytes);
+    for (uint64_t at = 0; at < size_bytes; at += unit_bytes)
+        fake_fill(machine, machine->host.memmap + offset + at,
+                  provide_fill_bytes(machine, unit_bytes));
     return 0;
 }
 

@@ -34,9 +34,9 @@ struct memplug_boot {
  *    embedder's: a kernel has its image there), and it cannot go offline: -EINVAL;
  *  - any other is a block like all, and can be removed when it is offline.
  * memplug_close() gives back those that are left, or says -EBUSY if a frame of one is still used.
- * No event is sent.
+ * No event is sent; the online-page hook is not called.
  * -EINVAL no memory, not whole pages, not ascending, limits, node, blocks of two nodes' memory;
- * -EBUSY the pool has blocks; -E2BIG; and as memplug_add().
+ * -EBUSY the pool has blocks, or has booted; -E2BIG; and as memplug_add().
  */
 int memplug_boot(struct memplug *pool, const struct memplug_boot *boot,
                  const struct memplug_limit *limit, struct memplug_reason *reason);

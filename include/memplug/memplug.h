@@ -52,7 +52,7 @@ uint64_t memplug_metadata_bytes(const struct memplug_config *config);
 int memplug_open(const struct memplug_config *config, void *metadata, uint64_t metadata_bytes,
                  struct memplug **pool, struct memplug_reason *reason);
 
-/* -EBUSY, naming a block, while the pool has ranges. */
+/* -EBUSY, naming a block, while the pool has ranges; naming a frame, while boot memory is used. */
 int memplug_close(struct memplug *pool, struct memplug_reason *reason);
 
 /* --- add -------------------------------------------------------------------------------------- */
