@@ -1,0 +1,394 @@
+/* SPDX-License-Identifier: MIT */
+/* From bytes to tokens; a word is a row of parts, and knows which of them were quoted. */
+#include "shell_private.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct builder {
+    struct part *first, **last;
+    struct text text; /* of the part that is being gathered */
+    bool open, quoted;
+};
+
+static void lex_dollar(struct lexer *lexer, struct builder *builder, bool quoted);
+static void lex_backquote(struct lexer *lexer, struct builder *builder, bool quoted);
+
+_Noreturn static void syntax(struct lexer *lexer, const char *text)
+{
+    shell_abort(lexer->shell, "syntax error: %s", text);
+}
+
+static struct part *add_part(struct lexer *lexer, struct builder *builder, enum part_kind kind,
+                             bool quoted)
+{
+    struct part *part = shell_alloc(lexer->shell, sizeof(*part));
+
+    part->kind = kind;
+    part->quoted = quoted;
+    if (builder->last == NULL)
+        builder->last = &builder->first;
+    *builder->last = part;
+    builder->last = &part->next;
+    return part;
+}
+
+static void close_text(struct lexer *lexer, struct builder *builder)
+{
+    if (!builder->open)
+        return;
+    add_part(lexer, builder, PART_TEXT, builder->quoted)->text =
+        shell_copy(lexer->shell, builder->text.bytes, builder->text.length);
+    builder->open = false;
+    builder->text = (struct text){.length = 0};
+}
+
+static void add_text(struct lexer *lexer, struct builder *builder, const char *bytes,
+                     size_t length, bool quoted)
+{
+    if (builder->open && builder->quoted != quoted)
+        close_text(lexer, builder);
+    builder->open = true;
+    builder->quoted = quoted;
+    text_add(lexer->shell, &builder->text, bytes, length);
+}
+
+static struct word *finish(struct lexer *lexer, struct builder *builder)
+{
+    struct word *word = shell_alloc(lexer->shell, sizeof(*word));
+
+    close_text(lexer, builder);
+    word->parts = builder->first;
+    return word;
+}
+
+static bool is_name(char c, bool first)
+{
+    return c == '_' || isalpha((unsigned char)c) || (!first && isdigit((unsigned char)c));
+}
+
+/* --- quotes ----------------------------------------------------------------------------------- */
+
+static void lex_single(struct lexer *lexer, struct builder *builder)
+{
+    const char *end = strchr(lexer->at + 1, '\'');
+
+    if (end == NULL)
+        syntax(lexer, "unterminated quoted string");
+    add_text(lexer, builder, lexer->at + 1, (size_t)(end - lexer->at - 1), true);
+    lexer->at = end + 1;
+}
+
+static void lex_backslash(struct lexer *lexer, struct builder *builder, const char *special)
+{
+    char c = lexer->at[1];
+
+    if (c == '\n') {
+        lexer->at += 2;
+    } else if (c == '\0' || (special != NULL && strchr(special, c) == NULL)) {
+        add_text(lexer, builder, lexer->at, 1, true);
+        lexer->at++;
+    } else {
+        add_text(lexer, builder, lexer->at + 1, 1, true);
+        lexer->at += 2;
+    }
+}
+
+/* One character, or what begins with it, inside double quotes or an arithmetic expression. */
+static void lex_quoted(struct lexer *lexer, struct builder *builder)
+{
+    switch (*lexer->at) {
+    case '\0':
+        syntax(lexer, "unterminated quoted string");
+    case '\\':
+        lex_backslash(lexer, builder, "$`\"\\");
+        break;
+    case '$':
+        lex_dollar(lexer, builder, true);
+        break;
+    case '`':
+        lex_backquote(lexer, builder, true);
+        break;
+    default:
+        add_text(lexer, builder, lexer->at++, 1, true);
+    }
+}
+
+static void lex_double(struct lexer *lexer, struct builder *builder)
+{
+    lexer->at++;
+    add_text(lexer, builder, "", 0, true);
+    while (*lexer->at != '"')
+        lex_quoted(lexer, builder);
+    lexer->at++;
+}
+
+/* What may stand in a word anywhere; false at a character that is only itself. */
+static bool lex_special(struct lexer *lexer, struct builder *builder)
+{
+    switch (*lexer->at) {
+    case '\\':
+        lex_backslash(lexer, builder, NULL);
+        return true;
+    case '\'':
+        lex_single(lexer, builder);
+        return true;
+    case '"':
+        lex_double(lexer, builder);
+        return true;
+    case '$':
+        lex_dollar(lexer, builder, false);
+        return true;
+    case '`':
+        lex_backquote(lexer, builder, false);
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* --- what begins with a dollar ---------------------------------------------------------------- */
+
+static void enter(struct lexer *lexer)
+{
+    if (++lexer->shell->depth > 60)
+        shell_unknown(lexer->shell, "deep nesting");
+}
+
+static struct node *lex_program(struct lexer *lexer)
+{
+    struct lexer saved = *lexer;
+    struct node *node;
+
+    enter(lexer);
+    lexer_next(lexer);
+    node = parse_list(lexer, TOKEN_CLOSE);
+    saved.at = lexer->at;
+    *lexer = saved;
+    lexer->shell->depth--;
+    return node;
+}
+
+static void lex_backquote(struct lexer *lexer, struct builder *builder, bool quoted)
+{
+    struct lexer inner = {.shell = lexer->shell};
+    struct text text = {.length = 0};
+    const char *at = lexer->at + 1;
+    struct part *part;
+
+    for (; *at != '`'; at++) {
+        if (*at == '\0')
+            syntax(lexer, "unterminated quoted string");
+        if (*at == '\\' && at[1] != '\0' && strchr(quoted ? "$`\\\"" : "$`\\", at[1]) != NULL)
+            at++;
+        text_add(lexer->shell, &text, at, 1);
+    }
+    enter(lexer);
+    text_add(lexer->shell, &text, "", 0);
+    inner.at = text.bytes;
+    close_text(lexer, builder);
+    part = add_part(lexer, builder, PART_COMMAND, quoted);
+    lexer_next(&inner);
+    part->program = parse_list(&inner, TOKEN_END);
+    lexer->at = at + 1;
+    lexer->shell->depth--;
+}
+
+static void lex_arithmetic(struct lexer *lexer, struct builder *builder, bool quoted)
+{
+    struct builder inner = {.first = NULL};
+    struct part *part;
+
+    enter(lexer);
+    lexer->at += 3;
+    for (unsigned depth = 0; depth != 0 || *lexer->at != ')'; ) {
+        if (*lexer->at == '\0')
+            syntax(lexer, "missing '))'");
+        depth += *lexer->at == '(';
+        depth -= *lexer->at == ')';
+        lex_quoted(lexer, &inner);
+    }
+    if (lexer->at[1] != ')')
+        syntax(lexer, "missing '))'");
+    lexer->at += 2;
+    close_text(lexer, builder);
+    part = add_part(lexer, builder, PART_ARITHMETIC, quoted);
+    part->operand = finish(lexer, &inner);
+    lexer->shell->depth--;
+}
+
+static void lex_operand(struct lexer *lexer, struct part *part)
+{
+    struct builder inner = {.first = NULL};
+
+    while (*lexer->at != '}') {
+        if (*lexer->at == '\0')
+            syntax(lexer, "missing '}'");
+        if (!lex_special(lexer, &inner))
+            add_text(lexer, &inner, lexer->at++, 1, false);
+    }
+    part->operand = finish(lexer, &inner);
+}
+
+static const char *lex_name(struct lexer *lexer)
+{
+    const char *start = lexer->at;
+
+    if (is_name(*lexer->at, true))
+        while (is_name(*lexer->at, false))
+            lexer->at++;
+    else if (isdigit((unsigned char)*lexer->at) || (*lexer->at != '\0' &&
+             strchr("?#@*$!-", *lexer->at) != NULL))
+        lexer->at++;
+    return shell_copy(lexer->shell, start, (size_t)(lexer->at - start));
+}
+
+static void lex_braces(struct lexer *lexer, struct builder *builder, bool quoted)
+{
+    struct part *part;
+
+    enter(lexer);
+    close_text(lexer, builder);
+    part = add_part(lexer, builder, PART_VARIABLE, quoted);
+    lexer->at += 2;
+    if (*lexer->at == '#' && lexer->at[1] != '}') {
+        part->operation[0] = 'l';
+        lexer->at++;
+    }
+    part->text = lex_name(lexer);
+    if (*lexer->at == '\0')
+        syntax(lexer, "missing '}'");
+    if (part->text[0] == '\0')
+        syntax(lexer, "bad substitution");
+    if (*lexer->at != '}' && part->operation[0] == '\0') {
+        if (*lexer->at == ':' && lexer->at[1] != '\0' && strchr("-+=?", lexer->at[1]) != NULL)
+            part->operation[1] = *lexer->at++; /* the operation itself comes first */
+        if (strchr("-+=?%#", *lexer->at) == NULL)
+            shell_unknown(lexer->shell, "${...} of a kind");
+        part->operation[0] = *lexer->at++;
+        if (strchr("%#", part->operation[0]) != NULL && *lexer->at == part->operation[0])
+            part->operation[1] = *lexer->at++;
+        lex_operand(lexer, part);
+    }
+    if (*lexer->at != '}')
+        syntax(lexer, "missing '}'");
+    lexer->at++;
+    lexer->shell->depth--;
+}
+
+static void lex_dollar(struct lexer *lexer, struct builder *builder, bool quoted)
+{
+    if (lexer->at[1] == '(' && lexer->at[2] == '(') {
+        lex_arithmetic(lexer, builder, quoted);
+    } else if (lexer->at[1] == '(') {
+        struct part *part;
+
+        close_text(lexer, builder);
+        part = add_part(lexer, builder, PART_COMMAND, quoted);
+        lexer->at += 2;
+        part->program = lex_program(lexer);
+    } else if (lexer->at[1] == '{') {
+        lex_braces(lexer, builder, quoted);
+    } else if (is_name(lexer->at[1], false) ||
+               (lexer->at[1] != '\0' && strchr("?#@*$!-", lexer->at[1]) != NULL)) {
+        close_text(lexer, builder);
+        lexer->at++;
+        add_part(lexer, builder, PART_VARIABLE, quoted)->text = lex_name(lexer);
+    } else {
+        add_text(lexer, builder, lexer->at++, 1, quoted);
+    }
+}
+
+/* --- tokens ----------------------------------------------------------------------------------- */
+
+static void lex_word(struct lexer *lexer)
+{
+    struct builder builder = {.first = NULL};
+
+    while (*lexer->at != '\0' && strchr(" \t\n;&|()<>", *lexer->at) == NULL)
+        if (!lex_special(lexer, &builder))
+            add_text(lexer, &builder, lexer->at++, 1, false);
+    lexer->word = finish(lexer, &builder);
+    lexer->token = TOKEN_WORD;
+}
+
+static void lex_redirect(struct lexer *lexer, int fd)
+{
+    struct redirect *redirect = shell_alloc(lexer->shell, sizeof(*redirect));
+    char c = *lexer->at++;
+
+    redirect->kind = c == '<' ? REDIRECT_IN : REDIRECT_OUT;
+    redirect->fd = fd >= 0 ? fd : c == '>';
+    if (c == '&') {
+        lexer->at++;
+        redirect->kind = REDIRECT_BOTH;
+    } else if (*lexer->at == '&') {
+        lexer->at++;
+        redirect->kind = REDIRECT_DUP;
+    } else if (*lexer->at == '>') {
+        lexer->at++;
+        redirect->kind = c == '>' ? REDIRECT_APPEND : REDIRECT_OUT;
+        if (c == '<')
+            shell_unknown(lexer->shell, "<>");
+    } else if (*lexer->at == '<' && c == '<') {
+        shell_unknown(lexer->shell, "here document");
+    } else if (*lexer->at == '|' && c == '>') {
+        lexer->at++;
+    }
+    lexer->redirect = redirect;
+    lexer->token = TOKEN_REDIRECT;
+}
+
+static bool lex_operator(struct lexer *lexer)
+{
+    static const struct {
+        const char *text;
+        enum token token;
+    } operators[] = {
+        {"\n", TOKEN_NEWLINE}, {";;", TOKEN_DOUBLE_SEMICOLON}, {";", TOKEN_SEMICOLON},
+        {"&&", TOKEN_AND},     {"&", TOKEN_AMPERSAND},         {"||", TOKEN_OR},
+        {"|", TOKEN_PIPE},     {"(", TOKEN_OPEN},              {")", TOKEN_CLOSE},
+    };
+
+    for (size_t i = 0; i < sizeof(operators) / sizeof(operators[0]); i++) {
+        size_t length = strlen(operators[i].text);
+
+        if (strncmp(lexer->at, operators[i].text, length) == 0) {
+            lexer->at += length;
+            lexer->token = operators[i].token;
+            return true;
+        }
+    }
+    return false;
+}
+
+static void skip_blanks(struct lexer *lexer)
+{
+    for (;;) {
+        if (*lexer->at == ' ' || *lexer->at == '\t')
+            lexer->at++;
+        else if (*lexer->at == '\\' && lexer->at[1] == '\n')
+            lexer->at += 2;
+        else
+            break;
+    }
+    if (*lexer->at == '#')
+        lexer->at += strcspn(lexer->at, "\n");
+}
+
+void lexer_next(struct lexer *lexer)
+{
+    skip_blanks(lexer);
+    if (*lexer->at == '\0') {
+        lexer->token = TOKEN_END;
+    } else if (*lexer->at == '<' || *lexer->at == '>' ||
+               (*lexer->at == '&' && lexer->at[1] == '>')) {
+        lex_redirect(lexer, -1);
+    } else if (isdigit((unsigned char)*lexer->at) && lexer->at[1] != '\0' &&
+               strchr("<>", lexer->at[1]) != NULL) {
+        lex_redirect(lexer, *lexer->at++ - '0');
+    } else if (!lex_operator(lexer)) {
+        lex_word(lexer);
+    }
+}

@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the files of the shell share. shell_lex.c and shell_parse.c make a tree of a line,
+ * shell_check.c looks whether all of it is understood, shell_run.c walks it; shell_expand.c makes
+ * arguments of words; the commands stand in tables at the ends of shell_builtins.c, shell_text.c,
+ * shell_grep.c, shell_files.c and shell_memory.c. All memory is a line's own and goes with it; what
+ * cannot go on leaves by shell_leave().
+ */
+#ifndef SHELL_PRIVATE_H
+#define SHELL_PRIVATE_H
+
+#include "shell.h"
+
+#include <regex.h>
+#include <setjmp.h>
+
+#define SHELL_FDS 10
+#define SHELL_CHUNK ((size_t)64 << 10) /* what is read or written at once */
+
+/* --- memory and texts (shell_base.c) ---------------------------------------------------------- */
+
+struct shell;
+
+struct text {
+    char *bytes; /* terminated once something was appended */
+    size_t length, size;
+};
+
+struct list {
+    char **items;
+    size_t count, size;
+};
+
+void *shell_alloc(struct shell *shell, size_t size_bytes); /* zeroed */
+char *shell_copy(struct shell *shell, const char *bytes, size_t length);
+char *shell_format(struct shell *shell, const char *format, ...)
+    __attribute__((nonnull(2), format(printf, 2, 3)));
+void text_add(struct shell *shell, struct text *text, const char *bytes, size_t length);
+void text_string(struct shell *shell, struct text *text, const char *string);
+void list_add(struct shell *shell, struct list *list, char *item);
+void list_sort(struct list *list);
+/* Compiled once a line; a pattern that is none is not understood. */
+const regex_t *regex_get(struct shell *shell, const char *pattern, int flags);
+
+/* --- the tree --------------------------------------------------------------------------------- */
+
+enum part_kind { PART_TEXT, PART_VARIABLE, PART_COMMAND, PART_ARITHMETIC };
+
+struct part {
+    enum part_kind kind;
+    bool quoted;
+    const char *text;    /* the text, or the variable's name */
+    char operation[3];   /* of ${name operation operand}; "len" is "l" */
+    struct word *operand; /* also the expression of an arithmetic part */
+    struct node *program;
+    struct part *next;
+};
+
+struct word {
+    struct part *parts;
+    struct word *next;
+};
+
+enum redirect_kind { REDIRECT_IN, REDIRECT_OUT, REDIRECT_APPEND, REDIRECT_DUP, REDIRECT_BOTH };
+
+struct redirect {
+    enum redirect_kind kind;
+    int fd;
+    struct word *target;
+    struct redirect *next;
+};
+
+enum node_kind {
+    NODE_COMMAND,    /* assigns, words */
+    NODE_LIST,       /* first, and its siblings by next */
+    NODE_PIPE,       /* as a list */
+    NODE_AND,        /* first, second */
+    NODE_OR,
+    NODE_NOT,        /* first */
+    NODE_BACKGROUND, /* first */
+    NODE_SUBSHELL,   /* first */
+    NODE_GROUP,      /* first */
+    NODE_IF,         /* first: condition, second: then, third: else or null */
+    NODE_WHILE,      /* first: condition, second: body */
+    NODE_UNTIL,
+    NODE_FOR,        /* name, words, second: body; each argument if !in */
+    NODE_CASE,       /* words: the subject; first: items */
+    NODE_ITEM,       /* words: patterns; second: body */
+};
+
+struct node {
+    enum node_kind kind;
+    struct node *first, *second, *third, *next;
+    struct word *words, *assigns;
+    struct redirect *redirects;
+    const char *name;
+    bool in;
+};
+
+/* --- the shell -------------------------------------------------------------------------------- */
+
+enum file_kind { FILE_TEXT, FILE_NULL, FILE_ZERO, FILE_FULL, FILE_HOST };
+
+struct file {
+    enum file_kind kind;
+    bool readable, writable;
+    unsigned nr_references;
+    struct text *text; /* of FILE_TEXT; read from offset, appended to */
+    int handle;
+    uint64_t offset;
+    struct file *next; /* all that were ever opened */
+};
+
+struct variable {
+    const char *name, *value;
+};
+
+/* What a subshell has of its own. */
+struct environment {
+    struct variable *variables;
+    size_t nr_variables, nr_variables_max;
+    char **arguments; /* $1 is arguments[0] */
+    size_t nr_arguments;
+    const char *directory;
+    struct file *files[SHELL_FDS];
+};
+
+enum flow { FLOW_ON, FLOW_BREAK, FLOW_CONTINUE, FLOW_EXIT };
+
+struct shell {
+    const struct shell_host *host;
+    struct chunk *chunks;
+    size_t allocated_bytes;
+    jmp_buf leave;
+    struct shell_result *result;
+    struct environment own;
+    struct file *files;
+    struct regex *regexes;
+    struct text out;     /* what the running command has printed and not flushed */
+    const char *name;    /* of the running command, for its messages */
+    int status;          /* $? */
+    int write_error;     /* of what the running command has printed */
+    int untold;          /* of its last complaint: there is nobody to tell */
+    int substituted;     /* status of the last $(...) of the command being expanded */
+    enum flow flow;
+    unsigned flow_levels, loops, depth;
+    unsigned nr_commands, nr_jobs;
+    bool foreign;
+    bool changes;        /* what check_line() found, for what comes out only while it runs */
+};
+
+_Noreturn void shell_leave(struct shell *shell, enum shell_verdict verdict);
+/* Something that is not understood: the culprit's name. */
+_Noreturn void shell_unknown(struct shell *shell, const char *culprit);
+/* ash's own way out: "sh: text", and the exit status 2. */
+_Noreturn void shell_abort(struct shell *shell, const char *format, ...)
+    __attribute__((nonnull(2), format(printf, 2, 3)));
+
+/* --- from text to tree (shell_lex.c, shell_parse.c, shell_check.c) ---------------------------- */
+
+enum token {
+    TOKEN_END, TOKEN_WORD, TOKEN_NEWLINE, TOKEN_SEMICOLON, TOKEN_DOUBLE_SEMICOLON,
+    TOKEN_AMPERSAND, TOKEN_AND, TOKEN_OR, TOKEN_PIPE, TOKEN_OPEN, TOKEN_CLOSE, TOKEN_REDIRECT,
+};
+
+struct lexer {
+    struct shell *shell;
+    const char *at;
+    enum token token;
+    struct word *word;
+    struct redirect *redirect;
+};
+
+void lexer_next(struct lexer *lexer);
+_Noreturn void lexer_unexpected(struct lexer *lexer, const char *expected);
+/* The text of a word that is nothing but unquoted text; else null. */
+const char *word_literal(const struct word *word);
+/* The same, quoted or not; null if anything in it is known only when it runs. */
+const char *word_constant(struct shell *shell, const struct word *word);
+
+/* Up to `until`, which is the lexer's token afterwards. */
+struct node *parse_list(struct lexer *lexer, enum token until);
+struct node *parse_line(struct shell *shell, const char *line);
+/* Is everything understood? Else this leaves. */
+void check_line(struct shell *shell, const struct node *node);
+
+/* --- words (shell_expand.c, shell_arithmetic.c, shell_glob.c) --------------------------------- */
+
+void expand_words(struct shell *shell, const struct word *words, struct list *fields);
+char *expand_string(struct shell *shell, const struct word *word);  /* one string, no globs */
+char *expand_pattern(struct shell *shell, const struct word *word); /* quoted ones escaped */
+int64_t arithmetic(struct shell *shell, const char *expression);
+/* Adds the paths that a pattern stands for; false if none. */
+bool glob_add(struct shell *shell, const char *pattern, struct list *fields);
+/* Only 10, 0x and octal; skips a foreign mark. */
+bool number_parse(const char *text, int64_t *number);
+
+const char *variable_get(const struct shell *shell, const char *name); /* null: unset */
+void variable_set(struct shell *shell, const char *name, const char *value);
+void variable_unset(struct shell *shell, const char *name);
+
+/* --- running (shell_run.c, shell_io.c) -------------------------------------------------------- */
+
+int run_node(struct shell *shell, const struct node *node);
+/* In a subshell, its output collected. */
+void run_capture(struct shell *shell, const struct node *node, struct text *text);
+
+/* Absolute and plain. */
+char *path_of(struct shell *shell, const char *name);
+/* A new file, one reference; null and a negative errno in error. */
+struct file *file_open(struct shell *shell, const char *name, enum shell_open how, int *error);
+struct file *file_text(struct shell *shell, struct text *text, bool readable);
+void file_put(struct shell *shell, struct file *file);
+int64_t file_read(struct shell *shell, struct file *file, void *to, size_t size_bytes);
+int file_write(struct shell *shell, struct file *file, const char *bytes, size_t length);
+void environment_enter(struct shell *shell, struct environment *saved);
+void environment_leave(struct shell *shell, struct environment *saved);
+/* Bytes into a command's input: its operand, or fd 0 for "-". */
+struct file *input_open(struct shell *shell, const char *name, int *error);
+int input_all(struct shell *shell, const char *name, struct text *text);
+int host_kind(struct shell *shell, const char *name); /* enum shell_kind, or a negative errno */
+
+/* What a command prints: gathered and written at its end, or before it complains. */
+void print(struct shell *shell, const char *format, ...)
+    __attribute__((nonnull(2), format(printf, 2, 3)));
+void print_bytes(struct shell *shell, const char *bytes, size_t length);
+int print_flush(struct shell *shell); /* 0, or the first error of this command's writes */
+/* "name: text" to fd 2. */
+void complain(struct shell *shell, const char *format, ...)
+    __attribute__((nonnull(2), format(printf, 2, 3)));
+
+/* --- commands --------------------------------------------------------------------------------- */
+
+enum tool_flags {
+    TOOL_CHANGES = 1 << 0, /* memory's state, perhaps */
+    TOOL_FOREIGN = 1 << 1, /* its text is a real kernel's */
+    TOOL_BUILTIN = 1 << 2, /* of ash: messages begin with "sh" */
+};
+
+struct tool {
+    const char *name;
+    const char *options; /* letters, ':' behind those with a value; null: parses its own */
+    unsigned flags;
+    int (*run)(struct shell *shell, int argc, char **argv);
+};
+
+struct options {
+    bool has[128];
+    const char *value[128];
+};
+
+extern const struct tool shell_builtins[], shell_text_tools[], shell_line_tools[],
+    shell_file_tools[], shell_memory_tools[];
+
+/* Of shell_awk.c, which stands in the table of shell_line.c; and whether a script is understood. */
+int run_awk(struct shell *shell, int argc, char **argv);
+bool awk_understood(struct shell *shell, const char *script);
+bool sed_understood(struct shell *shell, const char *script);
+
+const struct tool *tool_find(const char *name);
+/* Parses tool's options; moves the operands to argv[0...] and returns their number. Leaves at an
+ * option that is not understood. -N is option n with that value. */
+int tool_options(struct shell *shell, int argc, char **argv, struct options *options);
+/* Is this an argument that tool_options() would not understand? */
+bool tool_refuses(const struct tool *tool, const char *argument);
+
+/* A line of a text without its newline; false at the end. mark: it was marked as foreign. */
+struct line {
+    const char *bytes;
+    size_t length;
+    bool mark;
+};
+bool line_next(const struct text *text, size_t *at, struct line *line);
+void print_line(struct shell *shell, const struct line *line);
+
+#endif
