@@ -56,7 +56,7 @@ static struct shape shape_of_target(const struct memplug *pool, const struct mpl
     return shape;
 }
 
-static bool may_request(const struct memplug *pool, const struct memplug_alloc *request)
+bool mpl_may_request(const struct memplug *pool, const struct memplug_alloc *request)
 {
     return request->mover == 0 ||
            request->mover < atomic_load_explicit(&pool->nr_movers, memory_order_acquire);
@@ -182,7 +182,7 @@ int memplug_alloc(struct memplug *pool, const struct memplug_alloc *request, mem
 {
     struct shape shape;
 
-    if (!may_request(pool, request) ||
+    if (!mpl_may_request(pool, request) ||
         (request->node != MEMPLUG_ANY_NODE && !mpl_node_valid(pool, request->node)) ||
         !shape_of(pool, request->nr_pages, request->align_pages, &shape))
         return -MPL_EINVAL;
@@ -207,6 +207,27 @@ int mpl_alloc_target(struct memplug *pool, int from_node, const struct mpl_page 
     if (request.nr_pages == 1)
         return mpl_percpu_alloc(pool, &request, MPL_PAGE_TARGET, pfn);
     return alloc_frames(pool, &shape, &request, MPL_PAGE_TARGET, pfn);
+}
+
+/* As a movable request would: which mover it is does not matter, it has none in the pool. */
+int mpl_alloc_huge(struct memplug *pool, enum memplug_huge size, int node, memplug_pfn_t *pfn)
+{
+    uint64_t nr_pages = mpl_huge_pages(pool, size);
+    struct memplug_alloc request = {
+        .nr_pages = (uint32_t)nr_pages,
+        .align_pages = (uint32_t)nr_pages,
+        .node = node,
+        .this_node = true,
+        .mover = 1,
+    };
+    struct shape shape;
+    int error;
+
+    MPL_ASSERT(shape_of(pool, nr_pages, nr_pages, &shape));
+    error = alloc_frames(pool, &shape, &request, MPL_PAGE_TARGET, pfn);
+    if (error == 0)
+        MPL_PUT(mpl_page_at(pool, *pfn)->huge, (uint8_t)(size + 1));
+    return error;
 }
 
 static int alloc_exact(struct memplug *pool, memplug_pfn_t pfn,
@@ -242,7 +263,7 @@ int memplug_alloc_exact(struct memplug *pool, memplug_pfn_t pfn,
     int error = -MPL_EBUSY;
 
     plain.align_pages = 0;
-    if (plain.nr_pages == 0 || !may_request(pool, request))
+    if (plain.nr_pages == 0 || !mpl_may_request(pool, request))
         return -MPL_EINVAL;
     for (unsigned attempt = 0; attempt < 2 && error == -MPL_EBUSY; attempt++) {
         struct mpl_slot *slot;
@@ -314,6 +335,8 @@ static int free_in(struct memplug *pool, const struct mpl_zone *zone, memplug_pf
     if (!is_allocation(pool, zone, pfn, nr_pages))
         return -MPL_EINVAL;
     if (mpl_frame_described(pool, head.block, head.index)) {
+        if (mpl_page_at(pool, pfn)->huge != 0)
+            return -MPL_EINVAL; /* memplug_huge_free() is for that */
         error = mpl_page_end(mpl_page_at(pool, pfn), &later);
         if (error != 0)
             return error;
@@ -370,6 +393,17 @@ void mpl_free_frames(struct memplug *pool, memplug_pfn_t pfn, uint64_t nr_pages)
     mpl_spin_unlock(&zone->lock);
 }
 
+void mpl_free_pooled(struct memplug *pool, memplug_pfn_t pfn, uint64_t nr_pages)
+{
+    struct mpl_zone *zone = mpl_zone_of(pool, piece_at(pool, pfn, nr_pages).block);
+
+    mpl_spin_lock(pool, &zone->lock);
+    MPL_ASSERT(is_allocation(pool, zone, pfn, nr_pages));
+    mpl_page_unpool(mpl_page_at(pool, pfn), MPL_PAGE_NONE, 0, 0, false);
+    put_pieces(pool, pfn, nr_pages);
+    mpl_spin_unlock(&zone->lock);
+}
+
 /* --- what owners do with their pages ---------------------------------------------------------- */
 
 /* A slot's lock is held. Null if no page of a mover or driver starts there. */
@@ -393,8 +427,8 @@ static int with_page(struct memplug *pool, memplug_pfn_t pfn,
     int error;
     struct mpl_page *page = described_at(pool, pfn, &error);
 
-    if (page != NULL)
-        error = act(page, cookie);
+    if (page != NULL && (page->huge == 0 || page->mover != 0))
+        error = act(page, cookie); /* a huge page has a struct page without a mover too */
     mpl_percpu_unlock(slot);
     return error;
 }

@@ -3,8 +3,8 @@
  * What a pool is made of. Everything hangs off struct memplug, which lies at the start of the
  * metadata; there are no globals.
  *
- * Locks, outermost first: the host's control lock (add, online, offline, remove) - a slot - a
- * zone - nothing. Two zones are never locked together, nor two slots.
+ * Locks, outermost first: the host's control lock (add, online, offline, remove) - a slot - the
+ * huge pages' - a zone - nothing. Two zones are never locked together, nor two slots.
  *
  * A block's bitmaps may be looked at by the operation that has the control lock, and by whoever
  * holds a slot's or the zone's lock and has then seen the block in a zone and GOING_ONLINE, ONLINE
@@ -15,6 +15,7 @@
  * Fields say who writes them:
  *   [C] under the control lock, read anywhere (atomic)
  *   [Z] under the zone's lock
+ *   [H] under huge_lock
  *   [O] at open only
  */
 #ifndef MPL_CORE_H
@@ -23,11 +24,13 @@
 #include <stdatomic.h>
 
 #include <memplug/boot.h>
+#include <memplug/huge.h>
 #include <memplug/memplug.h>
 #include <memplug/policy.h>
 
 #include "compiler.h"
 #include "errors.h"
+#include "op.h"
 #include "state/pfn.h"
 
 #define MPL_MAX_BLOCKS 4096u
@@ -57,7 +60,11 @@ enum mpl_page_state {
     MPL_PAGE_TARGET,    /* target of a move */
     MPL_PAGE_DYING,     /* freed by its owner while MOVING or TARGET: the core ends it */
     MPL_PAGE_KEPT,      /* logically offline: kept back by the online hook */
+    MPL_PAGE_POOLED,    /* a free huge page of its pool */
 };
+
+/* mpl_page.huge_flags */
+#define MPL_HUGE_FROM_POOL 1u /* a TARGET that was POOLED before */
 
 /* The core's part of a struct page: 32 bytes, the rest is the embedder's. Only the first frame of
  * an allocation has a valid one, and only if its block's *described* bit is set. */
@@ -66,7 +73,9 @@ struct mpl_page {
     uint32_t nr_pages;
     uint8_t mover;
     uint8_t align_order; /* what the owner asked for; a target has it too */
-    uint8_t reserved[6];
+    uint8_t huge;        /* 0, or one more than the enum memplug_huge of a huge page */
+    uint8_t huge_flags;
+    uint8_t reserved[4];
     _Atomic uint64_t cookie;
     uint64_t reserved_for_lists;
 };
@@ -131,6 +140,8 @@ struct mpl_block {
     uint64_t nr_isolated;       /* [Z] pageblocks */
     uint64_t *poisoned;         /* [C] a bit per page, from the host; null while there is none */
     uint32_t nr_poisoned;       /* [C] of data frames, online or not */
+    uint32_t nr_pooled[MEMPLUG_NR_HUGE]; /* [H] free huge pages that begin here */
+    bool withholds;             /* [H] free huge pages with a frame here are not handed out */
     struct mpl_altmap altmap;   /* [C] head of a unit with a memmap of its own */
     void *backing;              /* [C] head of a unit */
     uint64_t offset_bytes;      /* [C] head of a unit */
@@ -195,6 +206,21 @@ struct mpl_boot {
     uint64_t dma_limit, dma32_limit;
 };
 
+/* --- huge pages ------------------------------------------------------------------------------- */
+
+struct mpl_huge_count {
+    uint64_t nr;       /* free and used */
+    uint64_t nr_free;  /* POOLED */
+    uint64_t nr_surplus;
+};
+
+/* The pool of one size. Always nr_free - nr_withheld >= nr_reserved: a promise is kept. */
+struct mpl_huge {
+    struct mpl_huge_count all, nodes[MPL_MAX_NODES];
+    uint64_t nr_reserved;
+    uint64_t nr_withheld; /* free ones that leave with a block that is going offline */
+};
+
 /* --- the pool --------------------------------------------------------------------------------- */
 
 struct memplug {
@@ -219,39 +245,13 @@ struct memplug {
     struct mpl_boot boot;              /* [C] */
     uint64_t cpu_nodes;                /* [O] a bit per node with a CPU */
     uint64_t serial;                   /* [C] adds that have succeeded */
+    struct mpl_spin huge_lock;
+    struct mpl_huge huge[MEMPLUG_NR_HUGE]; /* [H] */
     _Atomic uint64_t host_bytes;       /* [C] */
     _Atomic uint64_t nr_moved_pages;   /* [C] */
 };
 
-/* --- one operation ---------------------------------------------------------------------------- */
-
-/* What a call carries down: its limit, where it stands, and where the reason goes. */
-struct mpl_op {
-    struct memplug *pool;
-    const char *name;
-    const struct memplug_limit *limit; /* never null */
-    uint64_t deadline_ns;
-    uint32_t tries;
-    struct memplug_reason *reason;     /* never null */
-    struct memplug_progress progress;
-    const struct memplug_add *add;     /* the request of an add, for its first row */
-    const struct memplug_boot *boot;   /* likewise */
-    enum memplug_online_type type;     /* the request of an online, for its zone */
-    uint64_t first;                    /* first block of an online or offline */
-};
-
-/* Nothing is wrong, and nothing is named. */
-void mpl_reason_reset(struct memplug_reason *reason);
-
-/* Fill the reason of a failure: op->reason gets error, operation and step; the caller adds the
- * rest. Returns error. */
-int mpl_fail(struct mpl_op *op, int error, const char *why, const char *remedy);
-
-/* Report where the operation stands; -ETIMEDOUT or -EINTR if it has to end, with the reason. */
-int mpl_op_check(struct mpl_op *op);
-
 /* --- small helpers ---------------------------------------------------------------------------- */
-
 static inline struct mpl_block *mpl_block_at(const struct memplug *pool, uint64_t block)
 {
     MPL_ASSERT(block < pool->nr_blocks_max);

@@ -93,6 +93,16 @@ static bool is_described(const struct memplug *pool, memplug_pfn_t pfn)
                                mpl_pfn_distance(mpl_block_start(pool, block), pfn));
 }
 
+/* A huge page has a struct page also if nobody can move it. It changes hands under huge_lock. */
+static bool has_mover(const struct memplug *pool, memplug_pfn_t pfn)
+{
+    const struct mpl_page *page = mpl_page_at(pool, pfn);
+
+    if (!is_described(pool, pfn))
+        return false;
+    return page->huge == 0 || page->mover != 0 || mpl_page_state(page) != MPL_PAGE_USED;
+}
+
 int mpl_migrate_check(struct mpl_op *op, const struct mpl_span *span)
 {
     struct memplug *pool = op->pool;
@@ -100,13 +110,15 @@ int mpl_migrate_check(struct mpl_op *op, const struct mpl_span *span)
     struct pass pass = {.index = span->index};
     memplug_pfn_t pfn;
 
+    mpl_spin_lock(pool, &pool->huge_lock);
     mpl_spin_lock(pool, &zone->lock);
     while (next_used(pool, span, &pass, &pfn))
-        if (!is_described(pool, pfn) && pass.nr_blocking++ == 0) {
+        if (!has_mover(pool, pfn) && pass.nr_blocking++ == 0) {
             pass.pfn = pfn;
             pass.why = "a frame is used and nobody can move it";
         }
     mpl_spin_unlock(&zone->lock);
+    mpl_spin_unlock(&pool->huge_lock);
     if (pass.nr_blocking == 0)
         return 0;
     name_blocking(op, span->block, &pass);
@@ -121,6 +133,12 @@ static bool mark(struct mpl_op *op, struct pass *pass, memplug_pfn_t pfn)
     if (mpl_page_state(page) == MPL_PAGE_KEPT) {
         if (mpl_page_pins(page) != 0)
             note_blocking(pass, op->pool, pfn, "a driver keeps logically offline pages");
+        return false;
+    }
+    if (mpl_page_state(page) == MPL_PAGE_POOLED)
+        return false; /* withheld: it leaves with its block */
+    if (!has_mover(op->pool, pfn)) {
+        note_blocking(pass, op->pool, pfn, "a huge page is used and nobody can move it");
         return false;
     }
     if (mpl_page_change(page, MPL_PAGE_USED, MPL_PAGE_MOVING))
@@ -138,6 +156,7 @@ static unsigned gather(struct mpl_op *op, const struct mpl_span *span, struct pa
     uint8_t mover = 0;
     memplug_pfn_t pfn;
 
+    mpl_spin_lock(pool, &pool->huge_lock); /* else a huge page may change hands */
     mpl_spin_lock(pool, &zone->lock);
     while (nr_moves < nr_max && next_used(pool, span, pass, &pfn)) {
         struct mpl_page *page = mpl_page_at(pool, pfn);
@@ -159,6 +178,7 @@ static unsigned gather(struct mpl_op *op, const struct mpl_span *span, struct pa
         };
     }
     mpl_spin_unlock(&zone->lock);
+    mpl_spin_unlock(&pool->huge_lock);
     return nr_moves;
 }
 
@@ -176,8 +196,12 @@ static void settle_unmoved(struct memplug *pool, struct pass *pass,
             note(pass, pool, move->from, "its mover does not know it, and it is still there");
         return;
     }
-    MPL_ASSERT(mpl_page_change(page, MPL_PAGE_DYING, MPL_PAGE_NONE));
-    mpl_free_frames(pool, move->from, move->nr_pages);
+    if (page->huge != 0) {
+        mpl_huge_end(pool, move->from);
+    } else {
+        MPL_ASSERT(mpl_page_change(page, MPL_PAGE_DYING, MPL_PAGE_NONE));
+        mpl_free_frames(pool, move->from, move->nr_pages);
+    }
     pass->nr_settled++;
 }
 
@@ -191,22 +215,41 @@ static void end_page(struct memplug *pool, memplug_pfn_t pfn, uint32_t nr_pages,
     mpl_free_frames(pool, pfn, nr_pages);
 }
 
-static void settle(struct mpl_op *op, struct pass *pass, const struct memplug_move *move)
+/* The owner may have freed its page, which is the target now, before it is marked as used. */
+static void end_move(struct memplug *pool, const struct memplug_move *move)
 {
-    struct memplug *pool = op->pool;
-
-    if (move->result != 0) {
-        end_page(pool, move->to, move->nr_pages, MPL_PAGE_TARGET);
-        settle_unmoved(pool, pass, move);
-        return;
-    }
-    /* The owner may have freed its page, which is the target now, before it is marked as used. */
     if (!mpl_page_change(mpl_page_at(pool, move->to), MPL_PAGE_TARGET, MPL_PAGE_USED))
         end_page(pool, move->to, move->nr_pages, MPL_PAGE_DYING);
     end_page(pool, move->from, move->nr_pages, MPL_PAGE_MOVING);
+}
+
+static void settle(struct mpl_op *op, struct pass *pass, const struct memplug_move *move)
+{
+    struct memplug *pool = op->pool;
+    bool huge = mpl_page_at(pool, move->from)->huge != 0;
+
+    if (move->result != 0) {
+        if (huge)
+            mpl_huge_drop_target(pool, move->to);
+        else
+            end_page(pool, move->to, move->nr_pages, MPL_PAGE_TARGET);
+        settle_unmoved(pool, pass, move);
+        return;
+    }
+    if (huge)
+        mpl_huge_moved(pool, move->from, move->to);
+    else
+        end_move(pool, move);
     pass->nr_settled++;
     op->progress.nr_done += move->nr_pages;
     pool->nr_moved_pages += move->nr_pages;
+}
+
+static int find_target(struct memplug *pool, int node, const struct mpl_page *source,
+                       memplug_pfn_t *pfn)
+{
+    return source->huge != 0 ? mpl_huge_target(pool, node, source, pfn)
+                             : mpl_alloc_target(pool, node, source, pfn);
 }
 
 /* Targets for the batch; those that get none leave it. */
@@ -218,7 +261,7 @@ static unsigned find_targets(struct memplug *pool, int node, struct pass *pass, 
         struct memplug_move move = pool->batch[i];
         const struct mpl_page *page = mpl_page_at(pool, move.from);
 
-        if (mpl_alloc_target(pool, node, page, &move.to) == 0) {
+        if (find_target(pool, node, page, &move.to) == 0) {
             move.cookie = atomic_load_explicit(&page->cookie, memory_order_relaxed);
             pool->batch[nr_found++] = move;
             continue;
@@ -269,12 +312,16 @@ static int run_pass(struct mpl_op *op, const struct mpl_span *span, struct pass 
 /* Pages that are used when migrate comes to a span: what progress is measured by. */
 static void count_work(struct mpl_op *op, const struct mpl_span *span)
 {
-    struct mpl_zone *zone = mpl_zone_of(op->pool, span->block);
+    struct memplug *pool = op->pool;
+    struct mpl_zone *zone = mpl_zone_of(pool, span->block);
 
-    mpl_spin_lock(op->pool, &zone->lock);
-    op->progress.nr_total += mpl_frames_nr_used(op->pool, span->block, span->index,
-                                                span->nr_pages);
+    mpl_spin_lock(pool, &pool->huge_lock);
+    mpl_spin_lock(pool, &zone->lock);
+    op->progress.nr_total += mpl_frames_nr_used(pool, span->block, span->index, span->nr_pages) -
+                             mpl_huge_pooled_frames(pool, span->block, span->index,
+                                                    span->nr_pages);
     mpl_spin_unlock(&zone->lock);
+    mpl_spin_unlock(&pool->huge_lock);
 }
 
 /* A pass that settles nothing counts as a try, unless owners are freeing pages: that ends, or the

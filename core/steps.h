@@ -83,6 +83,12 @@ int mpl_offline(struct mpl_op *op, uint64_t first, uint64_t nr_blocks, const uin
 /* A target for a page of that size: never from an isolated pageblock. It is described as TARGET. */
 int mpl_alloc_target(struct memplug *pool, int from_node, const struct mpl_page *source,
                      memplug_pfn_t *pfn);
+/* Frames for a huge page of the pool, on this node; described as TARGET. */
+int mpl_alloc_huge(struct memplug *pool, enum memplug_huge size, int node, memplug_pfn_t *pfn);
+/* A POOLED page is NONE, and its frames are free. */
+void mpl_free_pooled(struct memplug *pool, memplug_pfn_t pfn, uint64_t nr_pages);
+/* May a request have this mover? */
+bool mpl_may_request(const struct memplug *pool, const struct memplug_alloc *request);
 /* A whole allocation of nobody: undescribed, or its page is NONE already. */
 void mpl_free_frames(struct memplug *pool, memplug_pfn_t pfn, uint64_t nr_pages);
 
@@ -133,6 +139,21 @@ void mpl_vacate_undo(struct memplug *pool, struct mpl_block *block, uint64_t ind
 int mpl_poison_check(struct mpl_op *op, uint64_t first, uint64_t nr_blocks);
 /* The unit is removed: what was known of its frames goes. */
 void mpl_poison_forget(struct memplug *pool, struct mpl_block *unit);
+
+/* --- huge.c ----------------------------------------------------------------------------------- */
+/* Free huge pages with a frame in the block are not handed out any more; -EBUSY if what is left
+ * does not cover the promises. And the way back. */
+int mpl_huge_withhold(struct mpl_op *op, struct mpl_block *block);
+void mpl_huge_withhold_undo(struct memplug *pool, struct mpl_block *block);
+/* What is withheld leaves the pool; its frames are free. */
+int mpl_huge_dissolve_block(struct mpl_op *op, struct mpl_block *block);
+/* A target for a huge page that is MOVING: described as TARGET. -ENOMEM. */
+int mpl_huge_target(struct memplug *pool, int node, const struct mpl_page *source,
+                    memplug_pfn_t *pfn);
+/* The move failed; the move is done; the owner freed a page that did not move (DYING). */
+void mpl_huge_drop_target(struct memplug *pool, memplug_pfn_t pfn);
+void mpl_huge_moved(struct memplug *pool, memplug_pfn_t from, memplug_pfn_t to);
+void mpl_huge_end(struct memplug *pool, memplug_pfn_t pfn);
 
 /* --- notify.c --------------------------------------------------------------------------------- */
 /* GOING_*: 0, or what a subscriber refused with and the reason; the pair of events is begun. */

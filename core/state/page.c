@@ -13,11 +13,14 @@
 #define TO(state) (1u << (state))
 static const uint8_t legal[] = {
     [MPL_PAGE_NONE] = TO(MPL_PAGE_USED) | TO(MPL_PAGE_TARGET) | TO(MPL_PAGE_KEPT),
-    [MPL_PAGE_USED] = TO(MPL_PAGE_NONE) | TO(MPL_PAGE_MOVING),
-    [MPL_PAGE_MOVING] = TO(MPL_PAGE_NONE) | TO(MPL_PAGE_USED) | TO(MPL_PAGE_DYING),
-    [MPL_PAGE_TARGET] = TO(MPL_PAGE_NONE) | TO(MPL_PAGE_USED) | TO(MPL_PAGE_DYING),
-    [MPL_PAGE_DYING] = TO(MPL_PAGE_NONE),
+    [MPL_PAGE_USED] = TO(MPL_PAGE_NONE) | TO(MPL_PAGE_MOVING) | TO(MPL_PAGE_POOLED),
+    [MPL_PAGE_MOVING] = TO(MPL_PAGE_NONE) | TO(MPL_PAGE_USED) | TO(MPL_PAGE_DYING) |
+                        TO(MPL_PAGE_POOLED),
+    [MPL_PAGE_TARGET] = TO(MPL_PAGE_NONE) | TO(MPL_PAGE_USED) | TO(MPL_PAGE_DYING) |
+                        TO(MPL_PAGE_POOLED),
+    [MPL_PAGE_DYING] = TO(MPL_PAGE_NONE) | TO(MPL_PAGE_POOLED),
     [MPL_PAGE_KEPT] = TO(MPL_PAGE_NONE),
+    [MPL_PAGE_POOLED] = TO(MPL_PAGE_NONE) | TO(MPL_PAGE_USED) | TO(MPL_PAGE_TARGET),
 };
 #define NR_STATES (sizeof(legal) / sizeof(legal[0]))
 
@@ -64,6 +67,8 @@ static void describe(struct mpl_page *page, uint32_t word, uint32_t nr_pages, ui
     MPL_PUT(page->nr_pages, nr_pages);
     MPL_PUT(page->mover, mover);
     MPL_PUT(page->align_order, 0);
+    MPL_PUT(page->huge, 0);
+    page->huge_flags = 0;
     for (unsigned i = 0; i < sizeof(page->reserved); i++)
         page->reserved[i] = 0;
     page->reserved_for_lists = 0;
@@ -108,7 +113,8 @@ bool mpl_page_change(struct mpl_page *page, enum mpl_page_state from, enum mpl_p
     return true;
 }
 
-bool mpl_page_free(struct mpl_page *page, bool *later)
+/* The owner gives it up, and it becomes what `as` says, or DYING. */
+static bool give_up(struct mpl_page *page, enum mpl_page_state as, bool *later)
 {
     uint32_t word = load(page);
     enum mpl_page_state to;
@@ -117,7 +123,7 @@ bool mpl_page_free(struct mpl_page *page, bool *later)
     do {
         switch (state_of(word)) {
         case MPL_PAGE_USED:
-            to = MPL_PAGE_NONE;
+            to = as;
             break;
         case MPL_PAGE_MOVING:
         case MPL_PAGE_TARGET:
@@ -133,11 +139,58 @@ bool mpl_page_free(struct mpl_page *page, bool *later)
     return !*later;
 }
 
-int mpl_page_end(struct mpl_page *page, bool *later)
+bool mpl_page_free(struct mpl_page *page, bool *later)
 {
-    if (mpl_page_free(page, later) || *later)
+    return give_up(page, MPL_PAGE_NONE, later);
+}
+
+static int answer(const struct mpl_page *page, bool done)
+{
+    if (done)
         return 0;
     return mpl_page_state(page) == MPL_PAGE_USED ? -MPL_EBUSY : -MPL_EINVAL;
+}
+
+int mpl_page_end(struct mpl_page *page, bool *later)
+{
+    return answer(page, mpl_page_free(page, later) || *later);
+}
+
+/* Whoever looks at a page that is POOLED does not look at its owner: so that is cleared behind. */
+static void disown(struct mpl_page *page)
+{
+    MPL_PUT(page->mover, 0);
+    page->huge_flags &= (uint8_t)~MPL_HUGE_FROM_POOL;
+    atomic_store_explicit(&page->cookie, 0, memory_order_relaxed);
+}
+
+int mpl_page_end_huge(struct mpl_page *page, bool *later)
+{
+    bool done = give_up(page, MPL_PAGE_POOLED, later);
+
+    if (done)
+        disown(page);
+    return answer(page, done || *later);
+}
+
+bool mpl_page_pool(struct mpl_page *page, enum mpl_page_state from)
+{
+    if (!mpl_page_change(page, from, MPL_PAGE_POOLED))
+        return false;
+    disown(page);
+    return true;
+}
+
+void mpl_page_unpool(struct mpl_page *page, enum mpl_page_state to, uint8_t mover,
+                     uint64_t cookie, bool pinned)
+{
+    MPL_ASSERT(mpl_page_state(page) == MPL_PAGE_POOLED);
+    MPL_ASSERT(mpl_page_may_become(MPL_PAGE_POOLED, to));
+    MPL_PUT(page->mover, mover);
+    if (to == MPL_PAGE_TARGET)
+        page->huge_flags |= MPL_HUGE_FROM_POOL;
+    atomic_store_explicit(&page->cookie, cookie, memory_order_relaxed);
+    atomic_store_explicit(&page->state, (uint32_t)to + (pinned ? PIN : 0), memory_order_release);
 }
 
 int mpl_page_pin(struct mpl_page *page)

@@ -7,6 +7,7 @@
 #define MPL_STATE_H
 
 #include "../core.h"
+#include "huge.h"
 #include "policy.h"
 
 /* --- range.c: spans of addresses and of blocks ------------------------------------------------ */
@@ -101,6 +102,13 @@ bool mpl_page_change(struct mpl_page *page, enum mpl_page_state from, enum mpl_p
 bool mpl_page_free(struct mpl_page *page, bool *later);
 /* The same as an answer for the owner: 0, -EBUSY pinned, -EINVAL not his to free. */
 int mpl_page_end(struct mpl_page *page, bool *later);
+/* The same of a huge page, which becomes POOLED in place of NONE. */
+int mpl_page_end_huge(struct mpl_page *page, bool *later);
+/* If the huge page is in state from and has no pins, it is POOLED and nobody's. */
+bool mpl_page_pool(struct mpl_page *page, enum mpl_page_state from);
+/* POOLED -> NONE; or USED or TARGET, with an owner. Nobody else may change the page meanwhile. */
+void mpl_page_unpool(struct mpl_page *page, enum mpl_page_state to, uint8_t mover,
+                     uint64_t cookie, bool pinned);
 int mpl_page_pin(struct mpl_page *page);   /* -EAGAIN moving, -EINVAL */
 int mpl_page_unpin(struct mpl_page *page); /* -EINVAL not pinned */
 

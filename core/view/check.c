@@ -184,6 +184,8 @@ static int check_block(const struct memplug *pool, const struct mpl_block *block
         {block->poisoned && block->nr_poisoned == 0, "bits are kept for poison that is not there"},
         {!online && (block->nr_free | block->nr_managed | block->nr_isolated) != 0,
          "an offline block counts frames"},
+        {block->withholds || (!online && (block->nr_pooled[0] | block->nr_pooled[1]) != 0),
+         "a block has huge pages that cannot be"},
     };
 
     return mpl_check_rules(reason, &where, rules, NR_ROWS(rules));
@@ -459,6 +461,8 @@ static int check_all(struct memplug *pool, struct memplug_reason *reason)
         error = mpl_check_policy(pool, reason);
     if (error == 0)
         error = check_online(pool, reason);
+    if (error == 0)
+        error = mpl_check_huge(pool, reason);
     if (error == 0)
         error = mpl_check_slots(pool, reason);
     return error != 0 ? error : check_zones(pool, reason);

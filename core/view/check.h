@@ -33,6 +33,11 @@ int mpl_check_policy(const struct memplug *pool, struct memplug_reason *reason);
 int mpl_check_frames(struct memplug *pool, const struct mpl_block *block,
                      struct memplug_reason *reason);
 
+/* The huge page, if it is one, at a described head; then the pools of them. */
+int mpl_check_huge_page(const struct memplug *pool, const struct mpl_block *block,
+                        uint64_t index, struct memplug_reason *reason);
+int mpl_check_huge(struct memplug *pool, struct memplug_reason *reason);
+
 /* What slots hold is what the bitmaps call held. */
 int mpl_check_slots(struct memplug *pool, struct memplug_reason *reason);
 

@@ -86,17 +86,20 @@ static int check_described(const struct memplug *pool, const struct mpl_block *b
         {page.state == MPL_PAGE_MOVING || page.state == MPL_PAGE_TARGET,
          "a page is being moved and nobody moves it"},
         {page.state == MPL_PAGE_DYING, "a page was freed while it moved and is still there"},
-        {!used && !kept, "the state of a page cannot be"},
+        {!used && !kept && page.state != MPL_PAGE_POOLED, "the state of a page cannot be"},
         {page.nr_pages != whole_run(pool, block, index),
          "a struct page has another size than its allocation"},
-        {used && !mpl_look_mover(pool, page.mover), "a described page has no mover"},
+        {used && !mpl_look_mover(pool, page.mover) && (page.huge == 0 || page.mover != 0),
+         "a described page has no mover"},
         {kept && page.mover != 0, "a page kept back by the online hook has a mover"},
         {kept && index % mpl_pageblock_pages(&pool->geometry) + page.nr_pages >
                      mpl_pageblock_pages(&pool->geometry),
          "a page kept back by the online hook is larger than its pageblock"},
     };
 
-    return mpl_check_rules(reason, &where, rules, NR_ROWS(rules));
+    int error = mpl_check_rules(reason, &where, rules, NR_ROWS(rules));
+
+    return error != 0 ? error : mpl_check_huge_page(pool, block, index, reason);
 }
 
 /* Every head of the data; *nr_kept: pages that were never released. */

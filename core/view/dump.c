@@ -41,7 +41,8 @@ static const char *memmap_name(unsigned memmap)
 
 static const char *page_name(enum mpl_page_state state)
 {
-    static const char *const names[] = {"none", "used", "moving", "target", "dying", "kept"};
+    static const char *const names[] = {"none",  "used", "moving", "target",
+                                        "dying", "kept", "pooled"};
 
     return (unsigned)state < sizeof(names) / sizeof(names[0]) ? names[state] : "?";
 }
@@ -188,6 +189,40 @@ static void dump_zone(const struct memplug *pool, int node, unsigned kind, struc
     mpl_text_string(text, "\n");
 }
 
+/* --- huge pages ------------------------------------------------------------------------------- */
+
+static void dump_huge_count(const struct mpl_huge_count *count, struct mpl_text *text)
+{
+    mpl_text_field(text, "pages", count->nr);
+    mpl_text_field(text, "free", count->nr_free);
+    mpl_text_field(text, "surplus", count->nr_surplus);
+}
+
+static void dump_huge(const struct memplug *pool, unsigned size, struct mpl_text *text)
+{
+    struct mpl_spin *spin = &((struct memplug *)pool)->huge_lock;
+    struct mpl_huge huge;
+
+    mpl_spin_lock(pool, spin);
+    huge = pool->huge[size];
+    mpl_spin_unlock(spin);
+    if ((huge.all.nr | huge.nr_reserved | huge.nr_withheld) == 0)
+        return;
+    mpl_text_string(text, size == MEMPLUG_HUGE_PMD ? "huge PMD" : "huge PUD");
+    dump_huge_count(&huge.all, text);
+    mpl_text_field(text, "reserved", huge.nr_reserved);
+    mpl_text_field(text, "withheld", huge.nr_withheld);
+    mpl_text_string(text, "\n");
+    for (unsigned node = 0; node < pool->nr_nodes; node++) {
+        if (huge.nodes[node].nr == 0)
+            continue;
+        mpl_text_string(text, "huge on node ");
+        mpl_text_decimal(text, node);
+        dump_huge_count(&huge.nodes[node], text);
+        mpl_text_string(text, "\n");
+    }
+}
+
 /* --- frames ----------------------------------------------------------------------------------- */
 
 static void dump_described(const struct memplug *pool, memplug_pfn_t pfn, struct mpl_text *text)
@@ -203,6 +238,10 @@ static void dump_described(const struct memplug *pool, memplug_pfn_t pfn, struct
     mpl_text_hex_field(text, "cookie", page.cookie);
     mpl_text_field(text, "pins", page.pins);
     mpl_text_field(text, "align_order", page.align_order);
+    if (page.huge != 0)
+        mpl_text_field(text, "huge", page.huge);
+    if (page.huge_flags != 0)
+        mpl_text_field(text, "huge_flags", page.huge_flags);
 }
 
 /* Allocations of nr_pages each without struct pages, one behind the other, are one run. */
@@ -379,6 +418,8 @@ int memplug_dump(struct memplug *pool, memplug_write_t *write, void *context)
     mpl_dump_policy(pool, &text);
     dump_boot(pool, &text);
     dump_callees(pool, &text);
+    for (unsigned size = 0; size < MEMPLUG_NR_HUGE; size++)
+        dump_huge(pool, size, &text);
     for (int node = 0; node < (int)pool->nr_nodes; node++) {
         dump_node(pool, node, &text);
         for (unsigned kind = 0; kind < MEMPLUG_NR_ZONES; kind++)

@@ -11,24 +11,25 @@
 static enum memplug_frame_kind kind_of_head(const struct memplug *pool,
                                             const struct mpl_block *block, uint64_t head)
 {
-    enum mpl_page_state state;
+    struct mpl_look_page page;
 
     if (!mpl_frame_described(pool, block, head))
         return mpl_frame_get(pool, block, head) == MPL_FRAME_HEAD ? MEMPLUG_FRAME_USED
                                                                   : MEMPLUG_FRAME_FREE;
-    state = mpl_look_page(pool, mpl_pfn_add(mpl_block_start(pool, block), head)).state;
-    switch (state) {
+    page = mpl_look_page(pool, mpl_pfn_add(mpl_block_start(pool, block), head));
+    switch (page.state) {
     case MPL_PAGE_KEPT:
         return MEMPLUG_FRAME_KEPT;
     case MPL_PAGE_NONE:
         return MEMPLUG_FRAME_FREE; /* or so in a moment */
+    case MPL_PAGE_POOLED:
     case MPL_PAGE_USED:
     case MPL_PAGE_MOVING:
     case MPL_PAGE_TARGET:
     case MPL_PAGE_DYING:
         break;
     }
-    return MEMPLUG_FRAME_MOVABLE;
+    return page.huge != 0 ? MEMPLUG_FRAME_HUGE : MEMPLUG_FRAME_MOVABLE;
 }
 
 /* What the first frame of a block goes on with is in its zone, so the lock covers it too. */

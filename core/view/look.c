@@ -77,6 +77,8 @@ struct mpl_look_page mpl_look_page(const struct memplug *pool, memplug_pfn_t pfn
         .nr_pages = __atomic_load_n(&page->nr_pages, __ATOMIC_RELAXED),
         .mover = __atomic_load_n(&page->mover, __ATOMIC_RELAXED),
         .align_order = __atomic_load_n(&page->align_order, __ATOMIC_RELAXED),
+        .huge = __atomic_load_n(&page->huge, __ATOMIC_RELAXED),
+        .huge_flags = page->huge_flags,
         .cookie = atomic_load_explicit(&page->cookie, memory_order_relaxed),
     };
 }

@@ -60,7 +60,7 @@ uint64_t mpl_look_run_on(const struct memplug *pool, const struct mpl_block *nex
 struct mpl_look_page {
     enum mpl_page_state state;
     uint32_t pins, nr_pages;
-    uint8_t mover, align_order;
+    uint8_t mover, align_order, huge, huge_flags;
     uint64_t cookie;
 };
 

@@ -30,6 +30,9 @@ struct survey {
     const struct mpl_block *block;
     uint64_t index;    /* where the walk stands */
     uint64_t nr_pages; /* to be moved */
+    uint64_t nr_frames; /* that are needed elsewhere for that */
+    uint64_t nr_targets[MEMPLUG_NR_HUGE]; /* free huge pages elsewhere that may be targets */
+    bool promised;     /* huge pages that are free here */
     uint64_t largest;  /* allocation among them, in pages */
     unsigned nr_entries;
     struct entry entries[MAX_ENTRIES];
@@ -132,6 +135,44 @@ static bool is_unmovable(const struct survey *survey, const struct entry *entry)
     return raw;
 }
 
+/* Huge pages: a used one has a page also if it has no mover. They change hands under huge_lock, so
+ * the second look is under it. */
+static bool is_unmovable_huge(const struct survey *survey, const struct entry *entry)
+{
+    struct memplug *pool = survey->pool;
+    const struct mpl_block *block =
+        mpl_block_at(pool, mpl_block_of_pfn(&pool->geometry, entry->pfn));
+    struct mpl_look_page page = {.mover = 1};
+    struct mpl_zone *zone;
+
+    mpl_spin_lock(pool, &pool->huge_lock);
+    zone = lock_zone(pool, block);
+    if (zone && mpl_frame_described(
+                    pool, block, mpl_pfn_distance(mpl_block_start(pool, block), entry->pfn)))
+        page = mpl_look_page(pool, entry->pfn);
+    if (zone)
+        mpl_spin_unlock(&zone->lock);
+    mpl_spin_unlock(&pool->huge_lock);
+    return page.huge != 0 && page.state == MPL_PAGE_USED && page.mover == 0;
+}
+
+/* What the pools of huge pages say to it. */
+static void look_at_pools(struct survey *survey)
+{
+    struct memplug *pool = survey->pool;
+
+    mpl_spin_lock(pool, &pool->huge_lock);
+    for (unsigned i = 0; i < MEMPLUG_NR_HUGE; i++) {
+        enum memplug_huge size = (enum memplug_huge)i;
+        uint64_t nr_open = mpl_huge_open(pool, survey->block, size);
+        uint64_t nr_available = mpl_huge_available(pool, size);
+
+        survey->promised |= nr_open > nr_available;
+        survey->nr_targets[i] = nr_open < nr_available ? nr_available - nr_open : 0;
+    }
+    mpl_spin_unlock(&pool->huge_lock);
+}
+
 /* --- who is in the way ------------------------------------------------------------------------ */
 
 static void note(struct found *found, const struct entry *entry, const char *why,
@@ -142,6 +183,21 @@ static void note(struct found *found, const struct entry *entry, const char *why
     found->first = *entry;
     found->why = why;
     found->remedy = remedy;
+}
+
+/* For a huge page a free one elsewhere will do. */
+static void need_room(struct survey *survey, const struct entry *entry)
+{
+    unsigned huge = entry->page.huge;
+
+    survey->nr_pages += entry->page.nr_pages;
+    if (huge != 0 && huge <= MEMPLUG_NR_HUGE && survey->nr_targets[huge - 1] != 0) {
+        survey->nr_targets[huge - 1]--;
+        return;
+    }
+    survey->nr_frames += entry->page.nr_pages;
+    if (entry->page.nr_pages > survey->largest)
+        survey->largest = entry->page.nr_pages;
 }
 
 static void ask(struct survey *survey, const struct memplug_mover *mover,
@@ -155,9 +211,7 @@ static void ask(struct survey *survey, const struct memplug_mover *mover,
         error = mover->ask(mover->context, entry->pfn, entry->page.cookie, &reason);
     if (error == -MPL_ENOENT)
         return;
-    survey->nr_pages += entry->page.nr_pages;
-    if (entry->page.nr_pages > survey->largest)
-        survey->largest = entry->page.nr_pages;
+    need_room(survey, entry);
     if (error != 0)
         note(&survey->blocking, entry, reason.why ? reason.why : "its mover cannot move it now",
              reason.remedy ? reason.remedy : "end what uses it, or wait");
@@ -185,11 +239,16 @@ static void judge(struct survey *survey, const struct entry *entry)
             note(&survey->blocking, entry, "a page is pinned", "end what pins it, or wait");
         else if (mover)
             ask(survey, mover, entry);
+        else if (is_unmovable_huge(survey, entry))
+            note(&survey->unmovable, entry, "a frame is used and nobody can move it",
+                 "free it, or allocate it as movable");
         break;
     case MPL_PAGE_MOVING:
     case MPL_PAGE_TARGET:
         survey->nr_pages += entry->page.nr_pages;
+        survey->nr_frames += entry->page.nr_pages;
         break;
+    case MPL_PAGE_POOLED: /* see look_at_pools() */
     case MPL_PAGE_NONE:
     case MPL_PAGE_DYING:
         break; /* as good as free */
@@ -277,13 +336,13 @@ static bool has_room(struct survey *survey)
     struct memplug *pool = survey->pool;
     struct room room = {.has_place = survey->largest <= 1};
 
-    if (survey->nr_pages == 0)
+    if (survey->nr_frames == 0)
         return true;
     choose_zones(survey, &room);
     for (uint64_t id = 0; id < pool->nr_blocks_max; id++)
         look_for_room(survey, mpl_block_at(pool, id), &room);
     count_held(survey, &room);
-    return room.nr_free + room.nr_held >= survey->nr_pages && (room.has_place || room.nr_held > 0);
+    return room.nr_free + room.nr_held >= survey->nr_frames && (room.has_place || room.nr_held > 0);
 }
 
 /* --- the answer ------------------------------------------------------------------------------- */
@@ -312,6 +371,10 @@ static int answer(struct mpl_op *op, struct survey *survey)
     op->progress.step = "drain";
     if (survey->unmovable.nr != 0)
         return fail_found(op, &survey->unmovable);
+    op->progress.step = "withhold";
+    if (survey->promised)
+        return mpl_fail(op, -MPL_EBUSY, "free huge pages of this block are promised",
+                        "make the pool of huge pages larger, or take promises back");
     op->progress.step = "migrate";
     if (survey->blocking.nr != 0)
         return fail_found(op, &survey->blocking);
@@ -338,6 +401,7 @@ int memplug_why(struct memplug *pool, uint64_t id, struct memplug_reason *reason
         obstacle = mpl_early_obstacle(pool, survey.block);
     if (obstacle != NULL)
         return mpl_fail(&door.op, -MPL_EINVAL, obstacle, NULL);
+    look_at_pools(&survey);
     while (survey.index < pool->layout.nr_pages) {
         if (!gather(&survey))
             return fail_state(&door.op, survey.block);

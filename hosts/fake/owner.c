@@ -16,6 +16,7 @@ struct slot {
     uint32_t nr_pages; /* 0: empty */
     bool taken;        /* not empty, or about to be filled */
     bool held;
+    bool huge;         /* of a pool of huge pages */
     uint64_t version;
     memplug_pfn_t pfn;
 };
@@ -72,14 +73,21 @@ static bool pattern(struct owner *owner, unsigned number, uint64_t page, char *b
     return true;
 }
 
+/* Of very large ones a few pages will do: tests have many, and they are copied. */
+static uint64_t stride_of(const struct owner *owner, uint64_t nr_pages)
+{
+    return owner->config.sparse && nr_pages > 512 ? nr_pages / 64 : 1;
+}
+
 static bool pattern_all(struct owner *owner, unsigned number, bool write)
 {
     const struct slot *slot = &owner->slots[number];
     uint64_t page_bytes = owner->config.page_bytes;
+    uint64_t stride = stride_of(owner, slot->nr_pages);
     char *bytes = memplug_page_address(owner->pool, slot->pfn);
     uint64_t page;
 
-    for (page = 0; page < slot->nr_pages; page++, bytes += page_bytes) {
+    for (page = 0; page < slot->nr_pages; page += stride, bytes += stride * page_bytes) {
         if (!owner->config.sparse) {
             if (!pattern(owner, number, page, bytes, page_bytes, write))
                 return false;
@@ -105,7 +113,7 @@ static void copy_all(const struct owner *owner, memplug_pfn_t to, memplug_pfn_t 
         memcpy(target, source, end);
         return;
     }
-    for (at = 0; at < end; at += page_bytes) {
+    for (at = 0; at < end; at += stride_of(owner, nr_pages) * page_bytes) {
         uint64_t tail = at + page_bytes - SPARSE_BYTES;
 
         memcpy(target + at, source + at, SPARSE_BYTES);
@@ -266,6 +274,27 @@ static int slot_take(struct owner *owner, unsigned *number)
 
 /* The pages are ours from memplug_alloc() on, and a mover may come before we have written down
  * where they are: it finds an empty slot and says -ENOENT. */
+static void slot_fill(struct owner *owner, unsigned number, int error, memplug_pfn_t pfn,
+                      uint32_t nr_pages, bool huge)
+{
+    struct slot *slot = &owner->slots[number];
+
+    fake_sched_point();
+    owner_lock(owner);
+    if (error) {
+        slot->taken = false;
+    } else {
+        slot->pfn = pfn;
+        slot->nr_pages = nr_pages;
+        slot->huge = huge;
+        slot->version++;
+        pattern_all(owner, number, true);
+        owner->stat.nr_used_slots++;
+        owner->stat.nr_used_pages += nr_pages;
+    }
+    owner_unlock(owner);
+}
+
 int owner_alloc_request(struct owner *owner, const struct memplug_alloc *request,
                         const memplug_pfn_t *at, unsigned *number)
 {
@@ -284,19 +313,25 @@ int owner_alloc_request(struct owner *owner, const struct memplug_alloc *request
     } else {
         error = memplug_alloc(owner->pool, &mine, &pfn);
     }
-    fake_sched_point();
-    owner_lock(owner);
-    if (error) {
-        owner->slots[i].taken = false;
-    } else {
-        owner->slots[i].pfn = pfn;
-        owner->slots[i].nr_pages = mine.nr_pages;
-        owner->slots[i].version++;
-        pattern_all(owner, i, true);
-        owner->stat.nr_used_slots++;
-        owner->stat.nr_used_pages += mine.nr_pages;
-    }
-    owner_unlock(owner);
+    slot_fill(owner, i, error, pfn, mine.nr_pages, false);
+    if (!error && number)
+        *number = i;
+    return error;
+}
+
+int owner_alloc_huge(struct owner *owner, enum memplug_huge size, int node, bool reserved,
+                     unsigned *number)
+{
+    struct memplug_alloc request = {.node = node, .mover = (uint8_t)owner->mover_number};
+    memplug_pfn_t pfn = {0};
+    unsigned i;
+    int error = slot_take(owner, &i);
+
+    if (error)
+        return error;
+    request.cookie = i;
+    error = memplug_huge_alloc(owner->pool, size, &request, reserved, &pfn);
+    slot_fill(owner, i, error, pfn, (uint32_t)memplug_huge_pages(owner->pool, size), true);
     if (!error && number)
         *number = i;
     return error;
@@ -330,7 +365,8 @@ int owner_free(struct owner *owner, unsigned number)
     owner_unlock(owner);
     if (!slot)
         return -ENOENT;
-    error = memplug_free(owner->pool, old.pfn, old.nr_pages);
+    error = old.huge ? memplug_huge_free(owner->pool, old.pfn)
+                     : memplug_free(owner->pool, old.pfn, old.nr_pages);
     owner_lock(owner);
     owner->slots[number].taken = false;
     owner_unlock(owner);

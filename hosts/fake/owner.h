@@ -9,6 +9,7 @@
 #ifndef OWNER_H
 #define OWNER_H
 
+#include <memplug/huge.h>
 #include <memplug/memplug.h>
 
 struct owner;
@@ -19,7 +20,8 @@ struct owner_config {
     uint64_t page_bytes;
     uint64_t seed;
     unsigned batch_max; /* of the mover; 0: no limit */
-    bool sparse;        /* only the first and last 64 bytes of each page bear the pattern */
+    bool sparse;        /* only the first and last 64 bytes of each page bear the pattern, and of
+                           more than 512 pages only 64 */
 };
 
 int owner_open(const struct owner_config *config, struct owner **owner);
@@ -42,6 +44,10 @@ int owner_alloc(struct owner *owner, uint32_t nr_pages, unsigned *slot);
  * with exactly these frames. */
 int owner_alloc_request(struct owner *owner, const struct memplug_alloc *request,
                         const memplug_pfn_t *at, unsigned *slot);
+
+/* A huge page, freed as such by owner_free(). What memplug_huge_alloc() says, or -ENOSPC. */
+int owner_alloc_huge(struct owner *owner, enum memplug_huge size, int node, bool reserved,
+                     unsigned *slot);
 
 /* -ENOENT: the slot is empty; else what memplug_free() says (the slot is empty all the same). */
 int owner_free(struct owner *owner, unsigned slot);

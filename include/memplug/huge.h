@@ -31,25 +31,31 @@ uint64_t memplug_huge_pages(const struct memplug *pool, enum memplug_huge size);
 
 /*
  * Make the pool of this size hold nr huge pages, as writing nr_hugepages does: it grows as far as
- * there are frames (movable zones too), and shrinks as far as pages are free and not reserved;
- * those in use beyond nr count as surplus, and leave when they are freed. 0 also if it fell short:
- * info tells how far it went, and reason->why is not null and says what was in the way. node:
- * MEMPLUG_ANY_NODE, or where to grow and shrink. -EINVAL; -ETIMEDOUT, -EINTR: it stops where it is.
- * Control lock.
+ * there are frames (movable zones first), and shrinks as far as pages are free and not reserved;
+ * what is in use or reserved beyond nr counts as surplus, and leaves when it is freed. Nothing is
+ * moved to make room. 0 also if it grew less far than it should: info tells how far it went, and
+ * reason->why is not null and says what was in the way. With MEMPLUG_ANY_NODE nodes grow and shrink
+ * in turn; with a node nr is what that node shall have. -EINVAL; -ETIMEDOUT, -EINTR: it stops where
+ * it is. Control lock.
  */
 int memplug_huge_resize(struct memplug *pool, enum memplug_huge size, uint64_t nr, int node,
                         const struct memplug_limit *limit, struct memplug_reason *reason);
 
-/* Promise that nr more huge pages can be taken: -ENOMEM. unreserve: -EINVAL. Neither waits. */
+/* Promise that nr more huge pages can be taken, by requests with a mover and of any node: -ENOMEM.
+ * A promise holds against everything: offline refuses to break it, and shrinking leaves what was
+ * promised. unreserve: -EINVAL more than was promised. Neither waits. */
 int memplug_huge_reserve(struct memplug *pool, enum memplug_huge size, uint64_t nr);
 int memplug_huge_unreserve(struct memplug *pool, enum memplug_huge size, uint64_t nr);
 
 /*
- * A huge page from the pool: its mover, cookie, node and pinned are those of the request, whose
- * nr_pages and align_pages are not used. reserved: one that was promised. -ENOMEM the pool has
- * none to give; -EINVAL. Freed by memplug_huge_free(): back to the pool, not to the allocator;
- * -EINVAL, -EBUSY as memplug_free(), which answers -EINVAL for such a page. A page with a mover is
- * given to it like any other page; it stays huge.
+ * A huge page from the pool, lowest address first, Movable first: its mover, cookie, node and
+ * pinned are those of the request, whose nr_pages and align_pages are not used. Without a mover it
+ * comes from kernel zones only. reserved: one that was promised; -EINVAL without a mover, with
+ * this_node, or if none was. -ENOMEM the pool has none to give; -EINVAL as memplug_alloc(). Freed
+ * by memplug_huge_free(): back to the pool, not to the allocator; -EINVAL, -EBUSY, -ENODEV as
+ * memplug_free(), which answers -EINVAL for such a page. A page with a mover is given to it like
+ * any other page; it stays huge, and the pool keeps its size by a move: the target is another free
+ * huge page that nobody was promised, whose place the source takes, else fresh frames.
  */
 int memplug_huge_alloc(struct memplug *pool, enum memplug_huge size,
                        const struct memplug_alloc *request, bool reserved, memplug_pfn_t *pfn);

@@ -386,7 +386,7 @@ static const char *damage_pages(struct world *w, unsigned n)
     ROW(moved, used_page(w)->state = MPL_PAGE_TARGET)
     ROW("a page was freed while it moved and is still there",
         used_page(w)->state = MPL_PAGE_DYING)
-    ROW("the state of a page cannot be", used_page(w)->state = MPL_PAGE_KEPT + 1)
+    ROW("the state of a page cannot be", used_page(w)->state = MPL_PAGE_POOLED + 1)
     ROW(size, used_page(w)->nr_pages = 4)
     ROW(size, mpl_page_at(w->pool, w->row)->nr_pages = 192)
     ROW(size, flip(w, 6, layout->head, 0))

@@ -14,15 +14,16 @@
 
 #include <cmocka.h>
 
-#define NR_STATES 6
+#define NR_STATES 7
 
-static const char *const legal = /* row: from, column: to; NONE USED MOVING TARGET DYING KEPT */
-    ".U.T.K"
-    "N.M..."
-    "NU..D."
-    "NU..D."
-    "N....."
-    "N.....";
+static const char *const legal = /* from and to: NONE USED MOVING TARGET DYING KEPT POOLED */
+    ".U.T.K."
+    "N.M...P"
+    "NU..D.P"
+    "NU..D.P"
+    "N.....P"
+    "N......"
+    "NU.T...";
 
 static struct mpl_page page_in(enum mpl_page_state state, uint32_t nr_pins)
 {

@@ -16,6 +16,7 @@ struct world_config {
     enum fake_shape shape;
     uint8_t page_struct_bytes; /* 0: the shape's */
     uint8_t large_shift;       /* 0: the shape's */
+    uint8_t block_shift;       /* 0: the shape's; else blocks and sections are so large */
     enum fake_content content;
     unsigned nr_nodes;
     unsigned nr_cpus;

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT */
+/* One operation: how long it may go on, where it stands, and why it ended. A part of core.h, which
+ * includes it. */
+#ifndef MPL_OP_H
+#define MPL_OP_H
+
+#include <memplug/memplug.h>
+
+/* What a call carries down: its limit, where it stands, and where the reason goes. */
+struct mpl_op {
+    struct memplug *pool;
+    const char *name;
+    const struct memplug_limit *limit; /* never null */
+    uint64_t deadline_ns;
+    uint32_t tries;
+    struct memplug_reason *reason;     /* never null */
+    struct memplug_progress progress;
+    const struct memplug_add *add;     /* the request of an add, for its first row */
+    const struct memplug_boot *boot;   /* likewise */
+    enum memplug_online_type type;     /* the request of an online, for its zone */
+    uint64_t first;                    /* first block of an online or offline */
+};
+
+/* Nothing is wrong, and nothing is named. */
+void mpl_reason_reset(struct memplug_reason *reason);
+
+/* Fill the reason of a failure: op->reason gets error, operation and step; the caller adds the
+ * rest. Returns error. */
+int mpl_fail(struct mpl_op *op, int error, const char *why, const char *remedy);
+
+/* Report where the operation stands; -ETIMEDOUT or -EINTR if it has to end, with the reason. */
+int mpl_op_check(struct mpl_op *op);
+
+#endif
