@@ -1,32 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Pools of huge pages: their doors, and what offline and the mover do with them. Free pages of a
- * block that goes offline are withheld first, and dissolved when nothing can fail any more: so an
- * offline that fails has nothing to repair.
+ * Pools of huge pages: their doors. What offline and the mover do with them stands in huge_move.c.
  */
 #include "door.h"
-#include "steps.h"
-
-static void lock(struct memplug *pool)
-{
-    mpl_spin_lock(pool, &pool->huge_lock);
-}
-
-static void unlock(struct memplug *pool)
-{
-    mpl_spin_unlock(&pool->huge_lock);
-}
-
-static enum memplug_huge size_of(const struct mpl_page *page)
-{
-    MPL_ASSERT(page->huge != 0 && page->huge <= MEMPLUG_NR_HUGE);
-    return (enum memplug_huge)(page->huge - 1);
-}
-
-static int node_of(const struct memplug *pool, memplug_pfn_t pfn)
-{
-    return mpl_block_at(pool, mpl_block_of_pfn(&pool->geometry, pfn))->node;
-}
+#include "huge_ops.h"
 
 static bool is_size(enum memplug_huge size)
 {
@@ -36,26 +13,6 @@ static bool is_size(enum memplug_huge size)
 uint64_t memplug_huge_pages(const struct memplug *pool, enum memplug_huge size)
 {
     return is_size(size) ? mpl_huge_pages(pool, size) : 0;
-}
-
-/* --- pages come to the pool and leave it; huge_lock is held ----------------------------------- */
-
-/* A free page leaves for good, and with it a surplus that its node has. */
-static void dissolve(struct memplug *pool, memplug_pfn_t pfn, enum memplug_huge size)
-{
-    int node = node_of(pool, pfn);
-
-    mpl_huge_count_free(pool, pfn, size, false);
-    mpl_huge_count(pool, node, size, -1, pool->huge[size].nodes[node].nr_surplus != 0 ? -1 : 0);
-    mpl_free_pooled(pool, pfn, mpl_huge_pages(pool, size));
-}
-
-/* Its owner has freed it, and it is POOLED now. */
-static void freed(struct memplug *pool, memplug_pfn_t pfn, enum memplug_huge size)
-{
-    mpl_huge_count_free(pool, pfn, size, true);
-    if (pool->huge[size].nodes[node_of(pool, pfn)].nr_surplus != 0)
-        dissolve(pool, pfn, size);
 }
 
 /* --- resize ----------------------------------------------------------------------------------- */
@@ -113,22 +70,22 @@ static bool grow(struct resize *resize)
     bool enough;
     int node;
 
-    lock(pool);
+    mpl_huge_lock(pool);
     adjust_surplus(resize, false);
     enough = nr_persistent(resize) >= resize->target;
     node = node_to_grow(resize);
-    unlock(pool);
+    mpl_huge_unlock(pool);
     if (enough || node < 0)
         return false;
     if (mpl_alloc_huge(pool, resize->size, node, &pfn) != 0) {
         resize->full |= (uint64_t)1 << node;
         return true;
     }
-    lock(pool);
+    mpl_huge_lock(pool);
     MPL_ASSERT(mpl_page_pool(mpl_page_at(pool, pfn), MPL_PAGE_TARGET));
-    mpl_huge_count(pool, node_of(pool, pfn), resize->size, 1, 0);
+    mpl_huge_count(pool, mpl_huge_node_of(pool, pfn), resize->size, 1, 0);
     mpl_huge_count_free(pool, pfn, resize->size, true);
-    unlock(pool);
+    mpl_huge_unlock(pool);
     return true;
 }
 
@@ -160,13 +117,13 @@ static bool shrink(struct resize *resize)
     memplug_pfn_t pfn;
     int node;
 
-    lock(pool);
+    mpl_huge_lock(pool);
     node = node_to_shrink(resize);
     if (node >= 0) {
         MPL_ASSERT(mpl_huge_find_last(pool, resize->size, node, &pfn));
-        dissolve(pool, pfn, resize->size);
+        mpl_huge_dissolve(pool, pfn, resize->size);
     }
-    unlock(pool);
+    mpl_huge_unlock(pool);
     return node >= 0;
 }
 
@@ -183,14 +140,14 @@ static int resize_locked(struct resize *resize)
         error = mpl_op_check(op);
     if (error != 0)
         return error;
-    lock(resize->pool);
+    mpl_huge_lock(resize->pool);
     adjust_surplus(resize, true);
     if (nr_persistent(resize) < resize->target) {
         mpl_fail(op, 0, "there are not so many huge pages' frames free in one piece",
                  "plug memory in, or free some");
         op->reason->nr_pages = resize->target - nr_persistent(resize);
     }
-    unlock(resize->pool);
+    mpl_huge_unlock(resize->pool);
     return 0;
 }
 
@@ -199,10 +156,10 @@ static uint64_t target_of(struct resize *resize, uint64_t nr)
 {
     uint64_t nr_others = 0;
 
-    lock(resize->pool);
+    mpl_huge_lock(resize->pool);
     if (resize->node != MEMPLUG_ANY_NODE)
         nr_others = resize->huge->all.nr - resize->huge->nodes[resize->node].nr;
-    unlock(resize->pool);
+    mpl_huge_unlock(resize->pool);
     return nr > UINT64_MAX - nr_others ? UINT64_MAX : nr + nr_others;
 }
 
@@ -237,12 +194,12 @@ int memplug_huge_reserve(struct memplug *pool, enum memplug_huge size, uint64_t 
 
     if (!is_size(size))
         return -MPL_EINVAL;
-    lock(pool);
+    mpl_huge_lock(pool);
     if (nr > mpl_huge_available(pool, size))
         error = -MPL_ENOMEM;
     else
         pool->huge[size].nr_reserved += nr;
-    unlock(pool);
+    mpl_huge_unlock(pool);
     return error;
 }
 
@@ -255,7 +212,7 @@ static void drop_surplus(struct memplug *pool, enum memplug_huge size, uint64_t 
 
         for (; nr != 0 && count->nr_surplus != 0 && mpl_huge_available(pool, size) != 0 &&
                mpl_huge_find_last(pool, size, node, &pfn); nr--)
-            dissolve(pool, pfn, size);
+            mpl_huge_dissolve(pool, pfn, size);
     }
 }
 
@@ -265,14 +222,14 @@ int memplug_huge_unreserve(struct memplug *pool, enum memplug_huge size, uint64_
 
     if (!is_size(size))
         return -MPL_EINVAL;
-    lock(pool);
+    mpl_huge_lock(pool);
     if (nr > pool->huge[size].nr_reserved)
         error = -MPL_EINVAL;
     else
         pool->huge[size].nr_reserved -= nr;
     if (error == 0)
         drop_surplus(pool, size, nr);
-    unlock(pool);
+    mpl_huge_unlock(pool);
     return error;
 }
 
@@ -320,9 +277,9 @@ int memplug_huge_alloc(struct memplug *pool, enum memplug_huge size,
         (request->node != MEMPLUG_ANY_NODE && !mpl_node_valid(pool, request->node)))
         return -MPL_EINVAL;
     slot = mpl_percpu_lock(pool);
-    lock(pool);
+    mpl_huge_lock(pool);
     error = take(pool, size, request, reserved, pfn);
-    unlock(pool);
+    mpl_huge_unlock(pool);
     mpl_percpu_unlock(slot);
     return error;
 }
@@ -344,7 +301,7 @@ static int free_huge(struct memplug *pool, memplug_pfn_t pfn)
         return -MPL_EINVAL;
     error = mpl_page_end_huge(page, &later);
     if (error == 0 && !later)
-        freed(pool, pfn, size_of(page));
+        mpl_huge_freed(pool, pfn, mpl_huge_size_of(page));
     return error;
 }
 
@@ -353,9 +310,9 @@ int memplug_huge_free(struct memplug *pool, memplug_pfn_t pfn)
     struct mpl_slot *slot = mpl_percpu_lock(pool);
     int error;
 
-    lock(pool);
+    mpl_huge_lock(pool);
     error = free_huge(pool, pfn);
-    unlock(pool);
+    mpl_huge_unlock(pool);
     mpl_percpu_unlock(slot);
     return error;
 }
@@ -380,135 +337,4 @@ int memplug_huge_info(const struct memplug *pool, enum memplug_huge size, int no
     };
     mpl_spin_unlock(spin);
     return 0;
-}
-
-/* --- offline ---------------------------------------------------------------------------------- */
-
-int mpl_huge_withhold(struct mpl_op *op, struct mpl_block *block)
-{
-    struct memplug *pool = op->pool;
-    bool done;
-
-    lock(pool);
-    done = mpl_huge_set_withheld(pool, block, true);
-    unlock(pool);
-    if (done)
-        return 0;
-    op->reason->block = (int64_t)mpl_block_id(pool, block);
-    op->reason->node = block->node;
-    return mpl_fail(op, -MPL_EBUSY, "free huge pages of this block are promised",
-                    "make the pool of huge pages larger, or take promises back");
-}
-
-void mpl_huge_withhold_undo(struct memplug *pool, struct mpl_block *block)
-{
-    lock(pool);
-    MPL_ASSERT(mpl_huge_set_withheld(pool, block, false));
-    unlock(pool);
-}
-
-/* Frames that such a page has in other blocks are free there now. */
-int mpl_huge_dissolve_block(struct mpl_op *op, struct mpl_block *block)
-{
-    struct memplug *pool = op->pool;
-
-    lock(pool);
-    for (unsigned size = 0; size < MEMPLUG_NR_HUGE; size++) {
-        memplug_pfn_t pfn = mpl_pfn(0);
-
-        while (mpl_huge_next(pool, block, (enum memplug_huge)size, &pfn))
-            dissolve(pool, pfn, (enum memplug_huge)size);
-    }
-    MPL_ASSERT(mpl_huge_set_withheld(pool, block, false));
-    unlock(pool);
-    return 0;
-}
-
-/* --- move ------------------------------------------------------------------------------------- */
-
-/* A free one that nobody was promised, else fresh frames. */
-int mpl_huge_target(struct memplug *pool, int node, const struct mpl_page *source,
-                    memplug_pfn_t *pfn)
-{
-    enum memplug_huge size = size_of(source);
-    struct mpl_huge_want want = {.node = node, .movable = true};
-    bool found;
-    int error;
-
-    lock(pool);
-    found = mpl_huge_available(pool, size) != 0 && mpl_huge_find(pool, size, &want, pfn);
-    if (found) {
-        mpl_huge_count_free(pool, *pfn, size, false);
-        mpl_page_unpool(mpl_page_at(pool, *pfn), MPL_PAGE_TARGET, source->mover,
-                        atomic_load_explicit(&source->cookie, memory_order_relaxed), false);
-    }
-    unlock(pool);
-    if (found)
-        return 0;
-    error = mpl_alloc_target(pool, node, source, pfn);
-    if (error == 0)
-        MPL_PUT(mpl_page_at(pool, *pfn)->huge, source->huge);
-    return error;
-}
-
-/* From any of the two states, since the owner may have freed it. */
-static void pool_page(struct memplug *pool, memplug_pfn_t pfn, enum mpl_page_state from)
-{
-    struct mpl_page *page = mpl_page_at(pool, pfn);
-
-    if (!mpl_page_pool(page, from))
-        MPL_ASSERT(mpl_page_pool(page, MPL_PAGE_DYING));
-}
-
-void mpl_huge_drop_target(struct memplug *pool, memplug_pfn_t pfn)
-{
-    struct mpl_page *page = mpl_page_at(pool, pfn);
-    enum memplug_huge size = size_of(page);
-    bool from_pool = (page->huge_flags & MPL_HUGE_FROM_POOL) != 0;
-
-    lock(pool);
-    pool_page(pool, pfn, MPL_PAGE_TARGET);
-    if (from_pool)
-        mpl_huge_count_free(pool, pfn, size, true);
-    else
-        mpl_free_pooled(pool, pfn, mpl_huge_pages(pool, size));
-    unlock(pool);
-}
-
-/* A target of the pool's leaves the source there in its place: it is withheld, and goes with its
- * block. Fresh frames take the source's place, which is theirs no more. */
-void mpl_huge_moved(struct memplug *pool, memplug_pfn_t from, memplug_pfn_t to)
-{
-    struct mpl_page *target = mpl_page_at(pool, to);
-    enum memplug_huge size = size_of(target);
-    bool from_pool = (target->huge_flags & MPL_HUGE_FROM_POOL) != 0;
-    int node = node_of(pool, from);
-
-    lock(pool);
-    target->huge_flags &= (uint8_t)~MPL_HUGE_FROM_POOL;
-    pool_page(pool, from, MPL_PAGE_MOVING);
-    if (from_pool) {
-        mpl_huge_count_free(pool, from, size, true);
-    } else {
-        int nr_surplus = pool->huge[size].nodes[node].nr_surplus != 0;
-
-        mpl_huge_count(pool, node_of(pool, to), size, 1, nr_surplus);
-        mpl_huge_count(pool, node, size, -1, -nr_surplus);
-        mpl_free_pooled(pool, from, mpl_huge_pages(pool, size));
-    }
-    if (!mpl_page_change(target, MPL_PAGE_TARGET, MPL_PAGE_USED)) {
-        MPL_ASSERT(mpl_page_pool(target, MPL_PAGE_DYING));
-        freed(pool, to, size);
-    }
-    unlock(pool);
-}
-
-void mpl_huge_end(struct memplug *pool, memplug_pfn_t pfn)
-{
-    struct mpl_page *page = mpl_page_at(pool, pfn);
-
-    lock(pool);
-    MPL_ASSERT(mpl_page_pool(page, MPL_PAGE_DYING));
-    freed(pool, pfn, size_of(page));
-    unlock(pool);
 }

@@ -136,7 +136,9 @@ static bool mark(struct mpl_op *op, struct pass *pass, memplug_pfn_t pfn)
         return false;
     }
     if (mpl_page_state(page) == MPL_PAGE_POOLED)
-        return false; /* withheld: it leaves with its block */
+        return false; /* withheld, or claimed in a moment: it leaves with its block or span */
+    if (page->huge != 0 && mpl_page_state(page) == MPL_PAGE_TARGET)
+        return false; /* claimed */
     if (!has_mover(op->pool, pfn)) {
         note_blocking(pass, op->pool, pfn, "a huge page is used and nobody can move it");
         return false;

@@ -122,6 +122,13 @@ static int mark(struct mpl_op *op, const struct mpl_span *span, struct victim *v
     if (mpl_page_state(page) == MPL_PAGE_KEPT)
         return fail_victim(op, victim, -MPL_EBUSY, "a driver keeps logically offline pages",
                            "let the driver release them");
+    if (page->huge != 0 && mpl_page_state(page) == MPL_PAGE_TARGET)
+        return 0; /* claimed: as good as free */
+    victim->pinned = mpl_page_state(page) == MPL_PAGE_POOLED;
+    if (victim->pinned) { /* freed just now: it is claimed next time */
+        victim->nr_pages = page->nr_pages;
+        return 0;
+    }
     victim->mover = &pool->movers[page->mover];
     victim->nr_pages = page->nr_pages;
     victim->cookie = atomic_load_explicit(&page->cookie, memory_order_relaxed);
@@ -143,6 +150,10 @@ static int tell(struct memplug *pool, const struct victim *victim)
 
     if (error != 0 && mpl_page_change(page, MPL_PAGE_MOVING, MPL_PAGE_USED))
         return error;
+    if (page->huge != 0) {
+        mpl_huge_lost(pool, victim->pfn);
+        return 0;
+    }
     if (!mpl_page_change(page, MPL_PAGE_MOVING, MPL_PAGE_NONE))
         MPL_ASSERT(mpl_page_change(page, MPL_PAGE_DYING, MPL_PAGE_NONE));
     mpl_free_frames(pool, victim->pfn, victim->nr_pages);
@@ -158,11 +169,16 @@ static int take(struct mpl_op *op, const struct mpl_span *span)
 
     for (;;) {
         struct victim victim;
-        int error;
+        bool used;
+        int error = mpl_huge_claim(op, span, &used);
 
+        if (error != 0)
+            return error;
+        mpl_spin_lock(op->pool, &op->pool->huge_lock);
         mpl_spin_lock(op->pool, &zone->lock);
         error = mark(op, span, &victim);
         mpl_spin_unlock(&zone->lock);
+        mpl_spin_unlock(&op->pool->huge_lock);
         if (error != 0 || victim.nr_pages == 0)
             return error;
         error = victim.pinned ? -MPL_EBUSY : tell(op->pool, &victim);
@@ -199,6 +215,7 @@ static int expel_hard(struct mpl_op *op, const struct mpl_span *span)
     error = mpl_op_check(op);
     if (error == 0)
         error = take(op, span);
+    mpl_huge_unclaim(pool, span, error == 0);
     if (error != 0)
         mpl_vacate_undo(pool, span->block, span->index, span->nr_pages);
     return error;

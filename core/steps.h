@@ -8,6 +8,7 @@
 #ifndef MPL_STEPS_H
 #define MPL_STEPS_H
 
+#include "state/huge.h"
 #include "state/state.h"
 
 struct mpl_step {
@@ -154,6 +155,13 @@ int mpl_huge_target(struct memplug *pool, int node, const struct mpl_page *sourc
 void mpl_huge_drop_target(struct memplug *pool, memplug_pfn_t pfn);
 void mpl_huge_moved(struct memplug *pool, memplug_pfn_t from, memplug_pfn_t to);
 void mpl_huge_end(struct memplug *pool, memplug_pfn_t pfn);
+/* A page that is MOVING, or DYING, is its owner's no more and leaves the pool. */
+void mpl_huge_lost(struct memplug *pool, memplug_pfn_t pfn);
+/* Free huge pages with a frame in the span are claimed: nobody gets them. -EBUSY if one is
+ * promised; those claimed are claimed still. used: there is one that is used. And the way back, or
+ * their end: they leave the pool, and all their frames are free. */
+int mpl_huge_claim(struct mpl_op *op, const struct mpl_span *span, bool *used);
+void mpl_huge_unclaim(struct memplug *pool, const struct mpl_span *span, bool dissolve);
 
 /* --- notify.c --------------------------------------------------------------------------------- */
 /* GOING_*: 0, or what a subscriber refused with and the reason; the pair of events is begun. */

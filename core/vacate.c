@@ -40,6 +40,22 @@ static void set_isolated(struct memplug *pool, const struct mpl_span *span, bool
     mpl_spin_unlock(&zone->lock);
 }
 
+/* What is used moves. Free huge pages are dissolved when nothing can fail any more; one that was
+ * promised may be taken before it is claimed, and then it moves too. */
+static int move_away(struct mpl_op *op, const struct mpl_span *span)
+{
+    bool used = true;
+    int error = 0;
+
+    while (error == 0 && used) {
+        error = mpl_migrate(op, span);
+        if (error == 0)
+            error = mpl_huge_claim(op, span, &used);
+    }
+    mpl_huge_unclaim(op->pool, span, error == 0);
+    return error;
+}
+
 /* After the drain no slot holds a frame of the span, and every page that was being allocated in it
  * is complete. */
 static int clear(struct mpl_op *op, const struct mpl_span *span)
@@ -55,9 +71,7 @@ static int clear(struct mpl_op *op, const struct mpl_span *span)
         op->progress.step = "migrate";
         error = mpl_op_check(op);
     }
-    if (error == 0)
-        error = mpl_migrate(op, span);
-    return error;
+    return error != 0 ? error : move_away(op, span);
 }
 
 int mpl_vacate(struct mpl_op *op, struct mpl_block *block, uint64_t index, uint64_t nr_pages)

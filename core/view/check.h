@@ -7,6 +7,7 @@
 #ifndef MPL_CHECK_H
 #define MPL_CHECK_H
 
+#include "../state/huge.h"
 #include "look.h"
 
 struct mpl_rule {

@@ -6,6 +6,7 @@
  */
 #include "../door.h"
 #include "../state/early.h"
+#include "../state/huge.h"
 #include "look.h"
 
 #define MAX_ENTRIES 32u
