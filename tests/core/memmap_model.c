@@ -27,8 +27,10 @@ static bool reaches(const struct memmap_model *model, uint64_t block, uint64_t l
            (block + 1) * model->memmap_bytes > large * model->large_bytes;
 }
 
-static uint64_t nr_larges(const struct memmap_model *model)
+uint64_t memmap_model_units(const struct memmap_model *model)
 {
+    if (model->large_bytes == model->page_bytes)
+        return 0;
     return (model->window_bytes + model->large_bytes - 1) / model->large_bytes;
 }
 
@@ -61,7 +63,7 @@ static bool supported(const struct memmap_model *model, uint64_t nr_blocks,
 
 bool memmap_model_shared(const struct memmap_model *model, uint64_t block)
 {
-    for (uint64_t large = 0; large < nr_larges(model); large++)
+    for (uint64_t large = 0; large < memmap_model_units(model); large++)
         if (model->provided[large] && reaches(model, block, large) &&
             !wholly_of(model, large, block, 1))
             return true;
@@ -146,9 +148,9 @@ void memmap_model_add(struct memmap_model *model, const struct memmap_request *r
             .nr_head = request->memmap != MEMPLUG_MEMMAP_HOST ? nr_head : 0,
             .stamp = stamp,
         };
-    if (request->memmap != MEMPLUG_MEMMAP_HOST || model->large_bytes == model->page_bytes)
+    if (request->memmap != MEMPLUG_MEMMAP_HOST)
         return;
-    for (uint64_t large = 0; large < nr_larges(model); large++)
+    for (uint64_t large = 0; large < memmap_model_units(model); large++)
         if (wholly_of(model, large, request->first, request->nr_blocks))
             model->provided[large] = true;
 }
@@ -157,7 +159,7 @@ void memmap_model_remove(struct memmap_model *model, uint64_t first, uint64_t nr
 {
     for (uint64_t id = first; id < first + nr_blocks; id++)
         memset(&model->blocks[id], 0, sizeof(model->blocks[id]));
-    for (uint64_t large = 0; large < nr_larges(model); large++) {
+    for (uint64_t large = 0; large < memmap_model_units(model); large++) {
         bool used = false;
 
         for (uint64_t id = 0; model->provided[large] && id < model->nr_blocks; id++)
@@ -177,7 +179,7 @@ bool memmap_model_page(const struct memmap_model *model, uint64_t offset,
                  wholly_of(model, large, block->first, block->nr_blocks) &&
                  (address + large * model->large_bytes - begin) % model->large_bytes == 0;
 
-    if (model->provided[large]) {
+    if (large < memmap_model_units(model) && model->provided[large]) {
         *page = (struct memmap_model_page){.unit_bytes = model->large_bytes};
         return true;
     }

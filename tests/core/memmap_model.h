@@ -40,6 +40,9 @@ struct memmap_request {
 void memmap_model_open(struct memmap_model *model, const struct memplug_geometry *geometry,
                        uint64_t alignment);
 
+/* Large units of the window; 0 if it has none but pages. */
+uint64_t memmap_model_units(const struct memmap_model *model);
+
 /* Does a provided unit that describes other blocks too lie over this block's struct pages? Over an
  * absent one's it is a hole that sharers have left. */
 bool memmap_model_shared(const struct memmap_model *model, uint64_t block);

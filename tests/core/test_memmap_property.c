@@ -144,7 +144,7 @@ static void open_run(const char *name, const struct memplug_geometry *geometry, 
     run.step = 0;
     memmap_model_open(&run.model, geometry, alignment);
     ENSURE(run.model.nr_blocks <= MEMMAP_MODEL_BLOCKS &&
-               run.model.window_bytes / run.model.large_bytes < MEMMAP_MODEL_UNITS,
+               memmap_model_units(&run.model) <= MEMMAP_MODEL_UNITS,
            "too large for the model");
     ENSURE(fake_open(&config, &run.machine) == 0, "no machine");
     fake_set_panic_hook(run.machine, on_panic, NULL);
