@@ -3,7 +3,7 @@
 BUILD ?= build
 export BUILD
 
-.PHONY: run test build setup fault soak clean
+.PHONY: run test build setup fault soak oracle clean
 
 run: build
 	$(BUILD)/memplug demo
@@ -29,6 +29,11 @@ soak: build
 	MEMPLUG_STRESS_SECONDS=$(SECONDS) MEMPLUG_SIM_SEEDS=$(SEEDS) \
 	MEMPLUG_MEMMAP_SEEDS=$(SEEDS) \
 	    meson test -C $(BUILD) --no-rebuild --suite soak --verbose -t 0
+
+# The scenarios that a kernel has taken, and how we differ.
+ORACLE ?= ../shared/oracle
+oracle: build
+	@scripts/oracle $(ORACLE)
 
 clean:
 	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-clang $(BUILD)-arm64 $(BUILD)-riscv64

@@ -28,6 +28,8 @@ struct fake_config {
     uint64_t fill_bytes;    /* of each extent at most so many bytes from the head are filled with
                                junk and poison, its memmap at least; 0: all */
     uint64_t memmap_fill_bytes; /* the same of each provided memmap, unit by unit; 0: all */
+    bool lends;             /* a host on top of this one makes memmaps of attached memory: an
+                               alias may lie outside its extent's memmap */
     bool real_clock;        /* else a virtual one, the same in each run */
     uint64_t clock_step_ns; /* the virtual clock advances by this in each now_ns() */
     bool random_cpu;        /* cpu() answers a wrong CPU every now and then */

@@ -303,11 +303,12 @@ static void check_alias(struct fake_machine *machine, const struct fake_mapping 
     for (i = 0; i < machine->nr_extents && address < end; i++) {
         const struct memplug_extent *extent = &machine->extents[i].is;
         const struct fake_backing *backing = extent->backing;
+        uint64_t can_hold = machine->config.lends ? extent->size_bytes : extent->memmap_bytes;
         uint64_t piece;
 
-        if (address < extent->address || address - extent->address >= extent->memmap_bytes)
+        if (address < extent->address || address - extent->address >= can_hold)
             continue;
-        piece = extent->address + extent->memmap_bytes - address;
+        piece = extent->address + can_hold - address;
         piece = piece < end - address ? piece : end - address;
         if (!fake_multiple((address - extent->address) | piece, backing->alignment))
             fake_panic(machine, "memmap_alias: 0x%" PRIx64 " is not aligned to its backing",

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "demo.h"
+#include "replay/replay.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -17,6 +18,7 @@ static const struct verb {
     int (*run)(int argc, char **argv);
 } verbs[] = {
     {"demo", "plug a range in and pull one out from under running threads", demo_main},
+    {"replay", "take the steps of a scenario, and write what happened", replay_main},
     {"version", "print the version", version},
 };
 #define NR_VERBS (sizeof(verbs) / sizeof(verbs[0]))

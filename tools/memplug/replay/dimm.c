@@ -1,0 +1,306 @@
+/* SPDX-License-Identifier: MIT */
+#include "dimm.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define PLUG_ALIGN ((uint64_t)2 << 20)
+
+struct dimm {
+    struct dimm *next; /* in the order of plugging */
+    char *name;
+    uint64_t address, size_bytes;
+    unsigned node, slot;
+    bool bound; /* the kernel has its memory */
+    int group;
+    struct fake_backing *backing;
+};
+
+static struct dimm *find_dimm(const struct machine *machine, const char *name)
+{
+    struct dimm *dimm = machine->dimms;
+
+    while (dimm && strcmp(dimm->name, name) != 0)
+        dimm = dimm->next;
+    return dimm;
+}
+
+/* --- the machine's part ----------------------------------------------------------------------- */
+
+static const struct dimm *dimm_in(const struct machine *machine, uint64_t address,
+                                  uint64_t size_bytes)
+{
+    for (const struct dimm *dimm = machine->dimms; dimm; dimm = dimm->next)
+        if (address < dimm->address + dimm->size_bytes &&
+            dimm->address < address + size_bytes)
+            return dimm;
+    return NULL;
+}
+
+static uint64_t find_room(const struct machine *machine, uint64_t size_bytes, uint64_t align)
+{
+    uint64_t address = (machine->layout.window + align - 1) & ~(align - 1);
+    const struct dimm *taken;
+
+    while ((taken = dimm_in(machine, address, size_bytes)))
+        address = (taken->address + taken->size_bytes + align - 1) & ~(align - 1);
+    return address + size_bytes <= machine->layout.window_end ? address : UINT64_MAX;
+}
+
+/* -1: all are taken. */
+static int free_slot(const struct machine *machine)
+{
+    for (unsigned slot = 0; slot < machine->options.nr_slots; slot++) {
+        const struct dimm *dimm = machine->dimms;
+
+        while (dimm && dimm->slot != slot)
+            dimm = dimm->next;
+        if (!dimm)
+            return (int)slot;
+    }
+    return -1;
+}
+
+static uint64_t plugged_bytes(const struct machine *machine)
+{
+    uint64_t size_bytes = 0;
+
+    for (const struct dimm *dimm = machine->dimms; dimm; dimm = dimm->next)
+        size_bytes += dimm->size_bytes;
+    return size_bytes;
+}
+
+static const char *refusal(const struct machine *machine, const char *name, uint64_t size_bytes,
+                           uint64_t address, unsigned node)
+{
+    const struct layout *layout = &machine->layout;
+
+    if (find_dimm(machine, name))
+        return "there is a device of this name";
+    if (node >= machine->options.nr_nodes)
+        return "the machine has no such node";
+    if (size_bytes >
+        machine->options.maxmem_bytes - machine->options.mem_bytes - plugged_bytes(machine))
+        return "this is more memory than the machine can have";
+    if (address == UINT64_MAX || address < layout->window ||
+        address + size_bytes > layout->window_end)
+        return "there is no room for it in the window";
+    return dimm_in(machine, address, size_bytes) ? "another device is there" : NULL;
+}
+
+static struct dimm *dimm_append(struct machine *machine, const struct dimm *from)
+{
+    struct dimm *dimm = must_alloc(1, sizeof(*dimm));
+    struct dimm **link = &machine->dimms;
+
+    *dimm = *from;
+    dimm->name = must_copy(from->name, strlen(from->name));
+    while (*link)
+        link = &(*link)->next;
+    *link = dimm;
+    return dimm;
+}
+
+static void dimm_forget(struct machine *machine, struct dimm *dimm)
+{
+    struct dimm **link = &machine->dimms;
+
+    while (*link != dimm)
+        link = &(*link)->next;
+    *link = dimm->next;
+    free(dimm->name);
+    free(dimm);
+}
+
+bool dimm_info(const struct machine *machine, size_t index, struct dimm_info *info)
+{
+    const struct dimm *dimm = machine->dimms;
+
+    for (; dimm && index; index--)
+        dimm = dimm->next;
+    if (!dimm)
+        return false;
+    *info = (struct dimm_info){.name = dimm->name, .address = dimm->address,
+                               .size_bytes = dimm->size_bytes, .node = dimm->node,
+                               .slot = dimm->slot};
+    return true;
+}
+
+/* --- the kernel's part: a driver of such devices ---------------------------------------------- */
+
+static void release(struct machine *machine, struct dimm *dimm)
+{
+    if (dimm->group > 0 && memplug_group_unregister(machine->pool, dimm->group))
+        fake_panic(machine->fake, "the group of %s has blocks and no device", dimm->name);
+    dimm->group = 0;
+    if (dimm->backing)
+        fake_backing_close(dimm->backing);
+    dimm->backing = NULL;
+    dimm->bound = false;
+}
+
+static int add_memory(struct machine *machine, struct dimm *dimm)
+{
+    const struct memplug_group group = {.node = (int)dimm->node,
+                                        .nr_pages = dimm->size_bytes >> LAYOUT_PAGE_SHIFT};
+    struct memplug_add request = {.address = dimm->address,
+                                  .size_bytes = dimm->size_bytes,
+                                  .memmap = MEMPLUG_MEMMAP_AUTO,
+                                  .node = (int)dimm->node,
+                                  .backing = dimm->backing};
+
+    if (dimm->address % machine_block_bytes(machine) ||
+        dimm->size_bytes % machine_block_bytes(machine))
+        return -EINVAL;
+    dimm->group = memplug_group_register(machine->pool, &group);
+    if (dimm->group < 0)
+        return dimm->group;
+    request.group = dimm->group;
+    return memplug_add(machine->pool, &request, &machine->limit, NULL);
+}
+
+static int bind(struct machine *machine, struct dimm *dimm)
+{
+    struct fake_backing_spec spec = {.size_bytes = dimm->size_bytes, .alignment = PLUG_ALIGN,
+                                     .content = FAKE_CONTENT_JUNK};
+    int error;
+
+    dimm->backing = fake_backing_open(machine->fake, &spec);
+    error = dimm->backing ? add_memory(machine, dimm) : -ENOMEM;
+    if (error) {
+        release(machine, dimm);
+        return error;
+    }
+    dimm->bound = true;
+    machine_firmware_add(machine, dimm->address, dimm->size_bytes);
+    return 0;
+}
+
+struct dimm_plug dimm_plug(struct machine *machine, const char *name, uint64_t size_bytes,
+                           int64_t at_block, unsigned node)
+{
+    struct dimm_plug plug = {.refused = NULL};
+    struct dimm dimm = {.name = (char *)name, .size_bytes = size_bytes, .node = node};
+
+    if (at_block == DIMM_ANYWHERE)
+        dimm.address = find_room(machine, size_bytes, PLUG_ALIGN);
+    else
+        dimm.address = (machine->layout.base_block + (uint64_t)at_block)
+                       << machine->layout.block_shift;
+    plug.refused = refusal(machine, name, size_bytes, dimm.address, node);
+    if (!plug.refused && free_slot(machine) < 0)
+        plug.refused = "there is no free slot";
+    if (plug.refused)
+        return plug;
+    dimm.slot = (unsigned)free_slot(machine);
+    plug.address = dimm.address;
+    plug.slot = dimm.slot;
+    plug.error = bind(machine, dimm_append(machine, &dimm));
+    return plug;
+}
+
+/* --- eject ------------------------------------------------------------------------------------ */
+
+struct eject {
+    struct machine *machine;
+    const struct dimm *dimm;
+    uint64_t first, nr_blocks, end_ns;
+    enum memplug_zone *zones; /* of the blocks that this eject has put offline, else NR_ZONES */
+    struct dimm_refusal *refusal;
+};
+
+static int offline_one(struct eject *eject, uint64_t index)
+{
+    struct memplug *pool = eject->machine->pool;
+    struct memplug_limit limit = {.timeout_ns = 1};
+    uint64_t now = machine_clock(eject->machine);
+    struct memplug_block_info info;
+    int error = memplug_block_info(pool, eject->first + index, &info);
+
+    if (error || info.state == MEMPLUG_BLOCK_OFFLINE)
+        return error;
+    if (now < eject->end_ns)
+        limit.timeout_ns = eject->end_ns - now;
+    error = memplug_offline(pool, eject->first + index, 1, &limit, &eject->refusal->reason);
+    if (!error)
+        eject->zones[index] = info.zone;
+    return error;
+}
+
+/* Each in the zone that it was in: a movable block does not come back as a kernel's. One that
+ * cannot come back does not hinder the others. */
+static void put_back(struct eject *eject)
+{
+    for (uint64_t i = 0; i < eject->nr_blocks; i++) {
+        enum memplug_online_type type = eject->zones[i] == MEMPLUG_ZONE_MOVABLE
+                                            ? MEMPLUG_ONLINE_MOVABLE
+                                            : MEMPLUG_ONLINE_KERNEL;
+
+        if (eject->zones[i] != MEMPLUG_NR_ZONES &&
+            memplug_online(eject->machine->pool, eject->first + i, 1, type,
+                           &eject->machine->limit, &eject->refusal->restore))
+            eject->refusal->nr_not_restored++;
+    }
+}
+
+/* In the first pass errors do not count: what one block needs may be in another one. */
+static int offline_all(struct eject *eject)
+{
+    int error = 0;
+
+    for (uint64_t i = 0; i < eject->nr_blocks; i++)
+        error = offline_one(eject, i) ? -EBUSY : error;
+    if (!error)
+        return 0;
+    for (uint64_t i = 0; i < eject->nr_blocks; i++) {
+        error = offline_one(eject, i);
+        if (error)
+            return error;
+    }
+    return 0;
+}
+
+static int eject_memory(struct machine *machine, const struct dimm *dimm, uint64_t seconds,
+                        struct dimm_refusal *refusal)
+{
+    struct eject eject = {.machine = machine, .dimm = dimm, .refusal = refusal};
+    int error;
+
+    eject.first = dimm->address >> machine->layout.block_shift;
+    eject.nr_blocks = dimm->size_bytes >> machine->layout.block_shift;
+    eject.end_ns = machine_clock(machine) + seconds * NS_PER_S;
+    eject.zones = must_alloc(eject.nr_blocks, sizeof(*eject.zones));
+    for (uint64_t i = 0; i < eject.nr_blocks; i++)
+        eject.zones[i] = MEMPLUG_NR_ZONES;
+    error = offline_all(&eject);
+    if (!error)
+        error = memplug_remove(machine->pool, dimm->address, dimm->size_bytes, &machine->limit,
+                               &refusal->reason);
+    if (error)
+        put_back(&eject);
+    free(eject.zones);
+    return error;
+}
+
+enum dimm_answer dimm_unplug(struct machine *machine, const char *name, uint64_t seconds,
+                             struct dimm_refusal *refusal)
+{
+    struct dimm *dimm = find_dimm(machine, name);
+
+    if (!dimm)
+        return DIMM_NO_DEVICE;
+    if (dimm->bound && eject_memory(machine, dimm, seconds, refusal))
+        return DIMM_REFUSED;
+    if (dimm->bound)
+        machine_firmware_remove(machine, dimm->address);
+    release(machine, dimm);
+    dimm_forget(machine, dimm);
+    return DIMM_DELETED;
+}
+
+void dimms_close(struct machine *machine)
+{
+    while (machine->dimms)
+        dimm_forget(machine, machine->dimms);
+}

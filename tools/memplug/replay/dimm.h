@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+/* DIMMs: plugged in as the machine's management asks for it, ejected as ACPI does. */
+#ifndef REPLAY_DIMM_H
+#define REPLAY_DIMM_H
+
+#include "machine.h"
+
+enum { DIMM_ANYWHERE = -1 };
+
+/* What became of a plug: the machine itself may refuse it (it has no such slot, the place is
+ * taken, ...), and then the kernel hears nothing. Else error is what the kernel's add answered:
+ * 0 or a negative errno; the device is there all the same. */
+struct dimm_plug {
+    const char *refused; /* or null */
+    int error;
+    uint64_t address;
+    unsigned slot;
+};
+
+struct dimm_plug dimm_plug(struct machine *machine, const char *name, uint64_t size_bytes,
+                           int64_t at_block, unsigned node);
+
+enum dimm_answer {
+    DIMM_NO_DEVICE,
+    DIMM_REFUSED, /* the kernel keeps it */
+    DIMM_DELETED,
+};
+
+/* Why the kernel keeps it, and what came of putting blocks back into their zones. */
+struct dimm_refusal {
+    struct memplug_reason reason;
+    uint64_t nr_not_restored; /* blocks that stay offline, for what restore says of the last one */
+    struct memplug_reason restore;
+};
+
+/* Ask for a DIMM's removal, and wait for so many seconds at most. */
+enum dimm_answer dimm_unplug(struct machine *machine, const char *name, uint64_t seconds,
+                             struct dimm_refusal *refusal);
+
+void dimms_close(struct machine *machine);
+
+/* For records: each in the order of plugging; null when there are no more. */
+struct dimm_info {
+    const char *name;
+    uint64_t address, size_bytes;
+    unsigned node, slot;
+};
+bool dimm_info(const struct machine *machine, size_t index, struct dimm_info *info);
+
+#endif

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: MIT */
+/* What each op does, and which fields of its record it fills. */
+#ifndef REPLAY_STEPS_H
+#define REPLAY_STEPS_H
+
+#include "record.h"
+
+/* 0, or -1 and a sentence: what failed is not the step but the replay. */
+int step_take(struct machine *machine, const struct step *step, json_t *record, char *error,
+              size_t size_bytes);
+
+/* step_sh.c */
+int step_sh(struct machine *machine, const struct step *step, json_t *record);
+int step_lsmem(struct machine *machine, const struct step *step, json_t *record);
+
+/* step_write.c */
+int step_online(struct machine *machine, const struct step *step, json_t *record);
+int step_state(struct machine *machine, const struct step *step, json_t *record);
+int step_write(struct machine *machine, const struct step *step, json_t *record);
+int step_read(struct machine *machine, const struct step *step, json_t *record);
+int step_wsig(struct machine *machine, const struct step *step, json_t *record);
+
+/* step_device.c */
+int step_add(struct machine *machine, const struct step *step, json_t *record);
+int step_del(struct machine *machine, const struct step *step, json_t *record);
+
+#endif
