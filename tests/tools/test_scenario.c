@@ -178,6 +178,8 @@ static void test_bad_input(void **state)
         {2, "boot\nwsig soon 10 p v\n", "seconds first"},
         {2, "boot\nwsig 4 65 p v\n", "a signal is"},
         {2, "boot\nhog a anon much\n", "whole MiB"},
+        {2, "boot\nvadd v 1G lots\n", "number of bytes"},
+        {2, "boot\nvreq v lots\n", "number of bytes"},
         {2, "boot\ntrace sideways\n", "trace is"},
         {2, "boot\nsleep never\n", "wants seconds"},
         {2, "boot\nsleep -1\n", "wants seconds"},

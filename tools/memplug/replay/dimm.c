@@ -12,6 +12,7 @@ struct dimm {
     char *name;
     uint64_t address, size_bytes;
     unsigned node, slot;
+    bool other; /* a device of another kind, that only takes room */
     bool bound; /* the kernel has its memory */
     int group;
     struct fake_backing *backing;
@@ -54,7 +55,7 @@ static int free_slot(const struct machine *machine)
     for (unsigned slot = 0; slot < machine->options.nr_slots; slot++) {
         const struct dimm *dimm = machine->dimms;
 
-        while (dimm && dimm->slot != slot)
+        while (dimm && (dimm->other || dimm->slot != slot))
             dimm = dimm->next;
         if (!dimm)
             return (int)slot;
@@ -113,12 +114,30 @@ static void dimm_forget(struct machine *machine, struct dimm *dimm)
     free(dimm);
 }
 
+const char *dimm_reserve(struct machine *machine, const char *name, uint64_t size_bytes,
+                         uint64_t align, unsigned node, uint64_t *address)
+{
+    struct dimm dimm = {.name = (char *)name, .size_bytes = size_bytes, .node = node,
+                        .other = true};
+    const char *refused;
+
+    dimm.address = find_room(machine, size_bytes, align > PLUG_ALIGN ? align : PLUG_ALIGN);
+    refused = refusal(machine, name, size_bytes, dimm.address, node);
+    if (refused)
+        return refused;
+    *address = dimm.address;
+    dimm_append(machine, &dimm);
+    return NULL;
+}
+
 bool dimm_info(const struct machine *machine, size_t index, struct dimm_info *info)
 {
     const struct dimm *dimm = machine->dimms;
 
-    for (; dimm && index; index--)
+    while (dimm && (dimm->other || index)) {
+        index -= !dimm->other;
         dimm = dimm->next;
+    }
     if (!dimm)
         return false;
     *info = (struct dimm_info){.name = dimm->name, .address = dimm->address,
@@ -288,7 +307,7 @@ enum dimm_answer dimm_unplug(struct machine *machine, const char *name, uint64_t
 {
     struct dimm *dimm = find_dimm(machine, name);
 
-    if (!dimm)
+    if (!dimm || dimm->other)
         return DIMM_NO_DEVICE;
     if (dimm->bound && eject_memory(machine, dimm, seconds, refusal))
         return DIMM_REFUSED;

@@ -37,6 +37,11 @@ struct dimm_refusal {
 enum dimm_answer dimm_unplug(struct machine *machine, const char *name, uint64_t seconds,
                              struct dimm_refusal *refusal);
 
+/* A device of another kind takes room in the window too, but no slot; it stays. Null, and where it
+ * is; or why the machine refuses it. */
+const char *dimm_reserve(struct machine *machine, const char *name, uint64_t size_bytes,
+                         uint64_t align, unsigned node, uint64_t *address);
+
 void dimms_close(struct machine *machine);
 
 /* For records: each in the order of plugging; null when there are no more. */

@@ -2,6 +2,7 @@
 /* /proc/iomem of a q35 machine. Its lines count, for whoever numbers them; those of devices are
  * marked as what only the real machine knows. */
 #include "pseudo.h"
+#include "virtio_device.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -86,6 +87,31 @@ static void print_high(const struct machine *machine, struct buffer *text)
     free(entries);
 }
 
+/* What a virtio-mem driver has added, below the device: blocks that follow each other are one. */
+static void print_virtio(const struct machine *machine, struct buffer *text)
+{
+    unsigned shift = machine->layout.block_shift;
+    uint64_t address, size_bytes;
+
+    for (size_t i = 0; virtio_region(machine, i, &address, &size_bytes); i++) {
+        uint64_t end = (address + size_bytes) >> shift, first = UINT64_MAX;
+
+        print(text, &(struct resource){address, address + size_bytes - 1, 0, true, "virtio"});
+        for (uint64_t id = address >> shift; id <= end; id++) {
+            struct memplug_block_info info;
+            bool present = id < end && !memplug_block_info(machine->pool, id, &info);
+
+            if (present && first == UINT64_MAX)
+                first = id;
+            if (present || first == UINT64_MAX)
+                continue;
+            print(text, &(struct resource){first << shift, (id << shift) - 1, 1, false,
+                                           "System RAM (virtio_mem)"});
+            first = UINT64_MAX;
+        }
+    }
+}
+
 void iomem_read(const struct machine *machine, struct buffer *text)
 {
     uint64_t window_end = machine->layout.window_end;
@@ -94,6 +120,7 @@ void iomem_read(const struct machine *machine, struct buffer *text)
     for (size_t i = 0; i < sizeof(devices) / sizeof(devices[0]); i++)
         print(text, &devices[i]);
     print_high(machine, text);
+    print_virtio(machine, text);
     print(text, &(struct resource){window_end, window_end + PCI_WINDOW_BYTES - 1, 0, false,
                                    "PCI Bus 0000:00"});
     print(text, &(struct resource){0xfd00000000, 0xffffffffff, 0, false, "Reserved"});

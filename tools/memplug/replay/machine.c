@@ -6,6 +6,7 @@
 #include "kernel_options.h"
 #include "tmpfs.h"
 #include "vfs.h"
+#include "virtio_device.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -335,6 +336,7 @@ void machine_close(struct machine *machine)
         tmpfs_close(machine->tmpfs);
     if (machine->hogs)
         hogs_close(machine);
+    virtio_close(machine);
     dimms_close(machine);
     if (machine->lend)
         lend_close(machine->lend);

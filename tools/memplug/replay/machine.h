@@ -39,6 +39,7 @@ struct dimm;
 struct hogs;
 struct tmpfs;
 struct vfs;
+struct virtio_devices;
 
 struct machine {
     struct boot_options options;
@@ -66,6 +67,7 @@ struct machine {
     unsigned next_firmware;
 
     struct dimm *dimms;
+    struct virtio_devices *virtio; /* null: the driver is not loaded */
     struct hogs *hogs;
     struct tmpfs *tmpfs;
     struct vfs *vfs; /* open files */

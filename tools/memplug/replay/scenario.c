@@ -174,6 +174,27 @@ static const char *check_del(const struct step *step)
     return wrong;
 }
 
+static const char *check_vadd(const struct step *step)
+{
+    static const char *const names[] = {"node=", "block=", NULL};
+    const char *wrong = check_option_names(step, 4, names);
+    const char *block = step_option(step, "block=");
+    uint64_t bytes;
+
+    if (!wrong && (!parse_size(step->words[2], &bytes) || !parse_size(step->words[3], &bytes) ||
+                   (block && !parse_size(block, &bytes))))
+        wrong = "a size is a number of bytes: 128M, 1G";
+    return wrong ? wrong : check_place(step);
+}
+
+static const char *check_vreq(const struct step *step)
+{
+    uint64_t bytes;
+
+    return parse_size(step->words[2], &bytes) ? NULL
+                                              : "a size is a number of bytes: 128M, 1G";
+}
+
 static const char *check_blocks(const struct step *step)
 {
     bool in_window;
@@ -253,6 +274,8 @@ static const struct op_rule {
     {"boot", OP_BOOT, 1, 9, check_boot, "boot [OPTION=VALUE ...]"},
     {"add", OP_ADD, 3, 5, check_add, "add NAME SIZE [at=@N] [node=K]"},
     {"del", OP_DEL, 2, 3, check_del, "del NAME [wait=S]"},
+    {"vadd", OP_VADD, 4, 6, check_vadd, "vadd NAME MAX REQ [node=K] [block=2M]"},
+    {"vreq", OP_VREQ, 3, 3, check_vreq, "vreq NAME REQ"},
     {"online", OP_ONLINE, 2, ANY_NUMBER_OF_WORDS, check_blocks, "online @N [...]"},
     {"online_kernel", OP_ONLINE, 2, ANY_NUMBER_OF_WORDS, check_blocks, "online_kernel @N [...]"},
     {"online_movable", OP_ONLINE, 2, ANY_NUMBER_OF_WORDS, check_blocks,

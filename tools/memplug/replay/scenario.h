@@ -14,6 +14,8 @@ enum op {
     OP_BOOT,
     OP_ADD,
     OP_DEL,
+    OP_VADD,
+    OP_VREQ,
     OP_ONLINE, /* also online_kernel, online_movable and offline: the word is words[0] */
     OP_STATE,
     OP_WRITE,

@@ -3,12 +3,14 @@
 #include "steps.h"
 
 #include "dimm.h"
+#include "virtio_device.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define DEFAULT_WAIT_S 60
+#define DEFAULT_DEVICE_BLOCK "2M"
 
 static json_t *list_dimms(const struct machine *machine)
 {
@@ -80,5 +82,54 @@ int step_del(struct machine *machine, const struct step *step, json_t *record)
         return 0;
     json_put(record, "not_restored", json_integer((json_int_t)refusal.nr_not_restored));
     put_reason(record, "restore_reason", &refusal.restore);
+    return 0;
+}
+
+/* --- virtio-mem ------------------------------------------------------------------------------- */
+
+static void put_device(const struct machine *machine, const char *name, int error,
+                       const struct memplug_reason *reason, json_t *record)
+{
+    uint64_t bytes;
+
+    if (virtio_plugged(machine, name, &bytes))
+        json_put(record, "plugged", json_integer((json_int_t)bytes));
+    if (!error)
+        return;
+    json_put(record, "request_errno", json_string(record_errno(error)));
+    if (reason->error)
+        put_reason(record, "reason", reason);
+}
+
+int step_vadd(struct machine *machine, const struct step *step, json_t *record)
+{
+    const char *node = step_option(step, "node="), *block = step_option(step, "block=");
+    uint64_t max_bytes = 0, requested_bytes = 0, block_bytes = 0;
+    struct memplug_reason reason = {0};
+    const char *refused;
+    int error = 0;
+
+    if (!parse_size(step->words[2], &max_bytes) || !parse_size(step->words[3], &requested_bytes) ||
+        !parse_size(block ? block : DEFAULT_DEVICE_BLOCK, &block_bytes))
+        return 0;
+    refused = virtio_plug(machine, step->words[1], max_bytes, requested_bytes, block_bytes,
+                          node ? (unsigned)strtoul(node, NULL, 10) : 0, &error, &reason);
+    json_put(record, "qmp_object_add", json_string("ok"));
+    json_put(record, "qmp_device_add",
+             refused ? json_pack("{s:s}", "error", refused) : json_object());
+    if (!refused)
+        put_device(machine, step->words[1], error, &reason, record);
+    return 0;
+}
+
+int step_vreq(struct machine *machine, const struct step *step, json_t *record)
+{
+    struct memplug_reason reason = {0};
+    uint64_t requested_bytes = 0;
+
+    if (parse_size(step->words[2], &requested_bytes))
+        put_device(machine, step->words[1],
+                   virtio_resize(machine, step->words[1], requested_bytes, &reason), &reason,
+                   record);
     return 0;
 }

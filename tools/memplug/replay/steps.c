@@ -2,6 +2,7 @@
 #include "steps.h"
 
 #include "hog.h"
+#include "virtio_device.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -106,7 +107,8 @@ static const struct {
     bool verify; /* afterwards, and before: is the content of all hogs there? */
 } table[NR_OPS] = {
     [OP_BOOT] = {step_nothing, false},   [OP_ADD] = {step_add, false},
-    [OP_DEL] = {step_del, true},         [OP_ONLINE] = {step_online, false},
+    [OP_DEL] = {step_del, true},         [OP_VADD] = {step_vadd, false},
+    [OP_VREQ] = {step_vreq, true},       [OP_ONLINE] = {step_online, false},
     [OP_STATE] = {step_state, false},    [OP_WRITE] = {step_write, false},
     [OP_READ] = {step_read, false},      [OP_WSIG] = {step_wsig, true},
     [OP_KPF] = {step_kpf, false},        [OP_HOG] = {step_hog, true},
@@ -127,5 +129,6 @@ int step_take(struct machine *machine, const struct step *step, json_t *record, 
         snprintf(error, size_bytes, "this step cannot be taken");
         return -1;
     }
+    virtio_work(machine);
     return verify ? hogs_verify(machine, error, size_bytes) : 0;
 }

@@ -23,5 +23,7 @@ int step_wsig(struct machine *machine, const struct step *step, json_t *record);
 /* step_device.c */
 int step_add(struct machine *machine, const struct step *step, json_t *record);
 int step_del(struct machine *machine, const struct step *step, json_t *record);
+int step_vadd(struct machine *machine, const struct step *step, json_t *record);
+int step_vreq(struct machine *machine, const struct step *step, json_t *record);
 
 #endif
