@@ -4,14 +4,6 @@
  * a free huge page of a block that goes offline leaves the pool with it, unless a reserve needs it
  * (-EBUSY); a used one is moved to another huge page, from the pool or freshly allocated. Unlike
  * Linux, an offline that fails gives the pool back what it had.
- *
- * HVO (huge page vmemmap optimisation). The struct pages of a huge page's tails say nothing. While
- * such a page exists, the memmap pages that hold nothing but tails (7 of 8 for 2 MiB, 4,095 of
- * 4,096 for 1 GiB, with 4 KiB pages and 64-byte struct pages) can be lent: the window shows the
- * first one in their place. Of a memmap of the host's they go back to the host. Of a self-hosted
- * one they become frames of the block that holds them, for movable use only; they are taken back,
- * and whoever uses them is moved away, before the huge page is dissolved or the block goes offline.
- * If that cannot be done it is -EBUSY, and nothing has changed.
  */
 #ifndef MEMPLUG_HUGE_H
 #define MEMPLUG_HUGE_H
@@ -64,8 +56,6 @@ int memplug_huge_free(struct memplug *pool, memplug_pfn_t pfn);
 struct memplug_huge_info {
     uint64_t nr_huge;      /* HugePages_Total */
     uint64_t nr_free, nr_reserved, nr_surplus;
-    uint64_t nr_optimized; /* whose memmap is lent */
-    uint64_t nr_lent_pages; /* memmap pages that are */
 };
 
 /* node: MEMPLUG_ANY_NODE is all; reserved is not counted by node. -EINVAL. */

@@ -82,10 +82,7 @@ static int open_pool(struct machine *machine, struct memplug_reason *reason)
     void *metadata;
 
     machine->config = (struct memplug_config){.host = lend_host(machine->lend),
-                                              .nr_nodes = machine->options.nr_nodes,
-                                              .hvo = kernel_wants_hvo(&machine->options)
-                                                         ? MEMPLUG_HVO_HOST
-                                                         : MEMPLUG_HVO_OFF};
+                                              .nr_nodes = machine->options.nr_nodes};
     size_bytes = memplug_metadata_bytes(&machine->config);
     metadata = size_bytes ? fake_metadata(machine->fake, size_bytes) : NULL;
     if (!metadata)

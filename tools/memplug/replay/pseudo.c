@@ -49,10 +49,10 @@ static int write_nr(struct machine *machine, uint64_t number, const char *word)
 static void read_optimize(const struct machine *machine, uint64_t number, struct buffer *text)
 {
     (void)number;
-    buffer_print(text, "%d\n", machine->config.hvo != MEMPLUG_HVO_OFF);
+    buffer_print(text, "%d\n", kernel_wants_hvo(&machine->options));
 }
 
-/* A pool says so when it is opened, and then it is said. */
+/* What the boot line asked for. The pool lends no memmap: of self-hosted ones nor does Linux. */
 static int write_optimize(struct machine *machine, uint64_t number, const char *word)
 {
     int value = kernel_bool(word, strlen(word));
@@ -60,7 +60,7 @@ static int write_optimize(struct machine *machine, uint64_t number, const char *
     (void)number;
     if (value < 0)
         return -EINVAL;
-    return value == (machine->config.hvo != MEMPLUG_HVO_OFF) ? 0 : -EOPNOTSUPP;
+    return value == kernel_wants_hvo(&machine->options) ? 0 : -EOPNOTSUPP;
 }
 
 /* --- notifiers that fail ---------------------------------------------------------------------- */
