@@ -19,6 +19,7 @@
 #include "../../tools/memplug/replay/record.h"
 #include "../../tools/memplug/replay/tmpfs.h"
 #include "../../tools/memplug/replay/vfs.h"
+#include "../../tools/memplug/replay/virtio_device.h"
 
 #define MIB ((uint64_t)1 << 20)
 #define BLOCK (128 * MIB)
@@ -179,6 +180,34 @@ static void test_half_a_memmap(void **state)
     end(machine);
 }
 
+/* Where no 2 MiB are in a row, single pages do: every other page of a file is there. */
+static void test_a_memmap_of_small_pages(void **state)
+{
+    struct machine *machine = boot("boot memmap_on_memory=0 mem=512M");
+    struct dimm_refusal refusal;
+    struct memplug_stat before, after;
+    struct holding odd = {0}, even = {0};
+    const struct store_want want = {.kind = STORE_KERNEL, .nr_pages = 1,
+                                    .node = MEMPLUG_ANY_NODE};
+
+    (void)state;
+    while (store_grow(machine->store, &odd, &want) == 0 &&
+           store_grow(machine->store, &even, &want) == 0)
+        continue;
+    store_shrink(machine->store, &odd, 0);
+    memplug_stat(machine->pool, &before);
+    plug(machine, "d0", 2 * BLOCK, 0, 0);
+    assert_int_equal(lend_nr_pages(machine->lend), 2 * 512);
+    put(machine, "$M/memory@0/state", "online_movable", 14);
+    check(machine);
+    put(machine, "$M/memory@0/state", "offline", 7);
+    assert_int_equal(dimm_unplug(machine, "d0", 10, &refusal), DIMM_DELETED);
+    memplug_stat(machine->pool, &after);
+    assert_int_equal(after.nr_free_pages, before.nr_free_pages);
+    store_shrink(machine->store, &even, 0);
+    end(machine);
+}
+
 /* Files are the machine's memory too, and are moved with their bytes. */
 static void test_files_move(void **state)
 {
@@ -323,6 +352,44 @@ static void test_an_eject_ends(void **state)
     end(machine);
 }
 
+/* A device in parts of a block: what is not plugged in is nobody's, and it goes again. */
+static void test_virtio_mem(void **state)
+{
+    struct machine *machine = boot("boot memmap_on_memory=1 mem=4G");
+    struct memplug_reason reason = {0};
+    uint64_t address, size_bytes, bytes;
+    struct memplug_stat before, after;
+    int error = -1;
+    char *iomem;
+
+    (void)state;
+    memplug_stat(machine->pool, &before);
+    assert_non_null(virtio_plug(machine, "v", 3 * MIB, 0, 2 * MIB, 0, &error, &reason));
+    assert_null(virtio_plug(machine, "v", 8 * BLOCK, 2 * BLOCK + 10 * MIB, 2 * MIB, 0, &error,
+                            &reason));
+    assert_int_equal(error, 0);
+    assert_true(virtio_plugged(machine, "v", &bytes));
+    assert_int_equal(bytes, 2 * BLOCK + 10 * MIB);
+    assert_true(virtio_region(machine, 0, &address, &size_bytes));
+    assert_int_equal(address, machine->layout.window);
+    assert_false(virtio_region(machine, 1, &address, &size_bytes));
+    refused(machine, "d0", BLOCK, 7, 0, "another device");
+    put(machine, "$M/memory@2/state", "online_movable", 14);
+    memplug_stat(machine->pool, &after);
+    assert_int_equal(after.nr_managed_pages - before.nr_managed_pages, 10 * 256);
+    iomem = get(machine, "/proc/iomem");
+    assert_non_null(strstr(iomem, "  180000000-197ffffff : System RAM (virtio_mem)\n"));
+    free(iomem);
+    assert_int_equal(virtio_resize(machine, "w", 0, &reason), -ENODEV);
+    assert_int_equal(virtio_resize(machine, "v", 0, &reason), 0);
+    assert_true(virtio_plugged(machine, "v", &bytes));
+    assert_int_equal(bytes, 0);
+    memplug_stat(machine->pool, &after);
+    assert_int_equal(after.nr_managed_pages, before.nr_managed_pages);
+    assert_int_equal(after.nr_blocks, before.nr_blocks);
+    end(machine);
+}
+
 /* --- files ------------------------------------------------------------------------------------ */
 
 static void test_the_firmwares_map(void **state)
@@ -400,11 +467,13 @@ int main(void)
         cmocka_unit_test(test_memmaps_are_the_machines_memory),
         cmocka_unit_test(test_no_memory_for_a_memmap),
         cmocka_unit_test(test_half_a_memmap),
+        cmocka_unit_test(test_a_memmap_of_small_pages),
         cmocka_unit_test(test_files_move),
         cmocka_unit_test(test_a_lost_byte_is_seen),
         cmocka_unit_test(test_what_the_machine_refuses),
         cmocka_unit_test(test_a_failed_eject),
         cmocka_unit_test(test_an_eject_ends),
+        cmocka_unit_test(test_virtio_mem),
         cmocka_unit_test(test_the_firmwares_map),
         cmocka_unit_test(test_files_of_the_kernel),
         cmocka_unit_test(test_expansion),

@@ -181,7 +181,7 @@ static int add_memory(struct machine *machine, struct dimm *dimm)
 
 static int bind(struct machine *machine, struct dimm *dimm)
 {
-    struct fake_backing_spec spec = {.size_bytes = dimm->size_bytes, .alignment = PLUG_ALIGN,
+    struct fake_backing_spec spec = {.size_bytes = dimm->size_bytes,
                                      .content = FAKE_CONTENT_JUNK};
     int error;
 

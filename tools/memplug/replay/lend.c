@@ -8,11 +8,17 @@
 
 #define RELAX_NS 20000000u /* of the virtual clock: a pass over pages that do not move */
 
-/* A provided piece of the memmap window. */
+/* A unit of a provided piece of the memmap window: one row of frames, or, where there was none of
+ * that length, a frame for each page. */
+struct lent_unit {
+    struct memplug_pfn row;
+    struct memplug_pfn *pages; /* null: it is a row */
+};
+
 struct lent {
     struct lent *next;
     uint64_t offset, size_bytes, unit_bytes;
-    struct memplug_pfn *frames; /* of each unit */
+    struct lent_unit *units;
 };
 
 struct lend {
@@ -114,35 +120,75 @@ static uint64_t nr_units(const struct lent *lent)
     return lent->size_bytes / lent->unit_bytes;
 }
 
-static void unit_put(struct lend *lend, const struct lent *lent, uint64_t unit)
+/* Frames in a row are shown in the window, and shown no more. */
+static int row_get(struct lend *lend, uint64_t offset, uint64_t size_bytes,
+                   struct memplug_pfn *row)
 {
-    uint32_t nr_pages = (uint32_t)(lent->unit_bytes / lend->page_bytes);
+    struct memplug_alloc request = {.nr_pages = (uint32_t)(size_bytes / lend->page_bytes),
+                                    .node = MEMPLUG_ANY_NODE};
+    int error = memplug_alloc(lend->pool, &request, row);
 
-    lend->inner->ops->memmap_unmap(lend->inner->context, lent->offset + unit * lent->unit_bytes,
-                                   lent->unit_bytes, lent->unit_bytes);
-    if (memplug_free(lend->pool, lent->frames[unit], nr_pages))
+    if (error)
+        return error;
+    error = lend_alias(lend, offset, row->nr * lend->page_bytes, size_bytes, size_bytes);
+    if (!error) {
+        lend->nr_pages += request.nr_pages;
+        return 0;
+    }
+    if (memplug_free(lend->pool, *row, request.nr_pages))
+        fake_panic(lend->machine, "a frame that was just taken cannot be given back");
+    return error;
+}
+
+static void row_put(struct lend *lend, uint64_t offset, uint64_t size_bytes,
+                    struct memplug_pfn row)
+{
+    uint32_t nr_pages = (uint32_t)(size_bytes / lend->page_bytes);
+
+    lend->inner->ops->memmap_unmap(lend->inner->context, offset, size_bytes, size_bytes);
+    if (memplug_free(lend->pool, row, nr_pages))
         fake_panic(lend->machine, "a frame of a memmap was not the machine's any more");
     lend->nr_pages -= nr_pages;
 }
 
-static int unit_get(struct lend *lend, const struct lent *lent, uint64_t unit)
+static void pages_put(struct lend *lend, uint64_t offset, struct lent_unit *unit, uint64_t nr)
 {
-    uint32_t nr_pages = (uint32_t)(lent->unit_bytes / lend->page_bytes);
-    struct memplug_alloc request = {.nr_pages = nr_pages, .node = MEMPLUG_ANY_NODE};
-    struct memplug_pfn *frame = &lent->frames[unit];
-    int error = memplug_alloc(lend->pool, &request, frame);
+    while (nr--)
+        row_put(lend, offset + nr * lend->page_bytes, lend->page_bytes, unit->pages[nr]);
+    free(unit->pages);
+    unit->pages = NULL;
+}
 
-    if (error)
+static void unit_put(struct lend *lend, const struct lent *lent, uint64_t index)
+{
+    uint64_t offset = lent->offset + index * lent->unit_bytes;
+    struct lent_unit *unit = &lent->units[index];
+
+    if (unit->pages)
+        pages_put(lend, offset, unit, lent->unit_bytes / lend->page_bytes);
+    else
+        row_put(lend, offset, lent->unit_bytes, unit->row);
+}
+
+/* As a kernel without room for a large page: small ones do. */
+static int unit_get(struct lend *lend, const struct lent *lent, uint64_t index)
+{
+    uint64_t offset = lent->offset + index * lent->unit_bytes;
+    uint64_t nr = lent->unit_bytes / lend->page_bytes;
+    struct lent_unit *unit = &lent->units[index];
+    int error = row_get(lend, offset, lent->unit_bytes, &unit->row);
+
+    if (!error || nr == 1)
         return error;
-    error = lend_alias(lend, lent->offset + unit * lent->unit_bytes,
-                       frame->nr * lend->page_bytes, lent->unit_bytes, lent->unit_bytes);
-    if (!error) {
-        lend->nr_pages += nr_pages;
-        return 0;
+    unit->pages = must_alloc(nr, sizeof(*unit->pages));
+    for (uint64_t i = 0; i < nr; i++) {
+        error = row_get(lend, offset + i * lend->page_bytes, lend->page_bytes, &unit->pages[i]);
+        if (error) {
+            pages_put(lend, offset, unit, i);
+            return error;
+        }
     }
-    if (memplug_free(lend->pool, *frame, nr_pages))
-        fake_panic(lend->machine, "a frame that was just taken cannot be given back");
-    return error;
+    return 0;
 }
 
 static int lend_provide(void *host, uint64_t offset, uint64_t size_bytes, uint64_t unit_bytes)
@@ -155,7 +201,7 @@ static int lend_provide(void *host, uint64_t offset, uint64_t size_bytes, uint64
                                                 unit_bytes);
     lent = must_alloc(1, sizeof(*lent));
     *lent = (struct lent){.offset = offset, .size_bytes = size_bytes, .unit_bytes = unit_bytes};
-    lent->frames = must_alloc(nr_units(lent), sizeof(*lent->frames));
+    lent->units = must_alloc(nr_units(lent), sizeof(*lent->units));
     for (uint64_t i = 0; i < nr_units(lent); i++) {
         int error = unit_get(lend, lent, i);
 
@@ -163,7 +209,7 @@ static int lend_provide(void *host, uint64_t offset, uint64_t size_bytes, uint64
             continue;
         while (i)
             unit_put(lend, lent, --i);
-        free(lent->frames);
+        free(lent->units);
         free(lent);
         return error;
     }
@@ -189,7 +235,7 @@ static void lend_unmap(void *host, uint64_t offset, uint64_t size_bytes, uint64_
     for (uint64_t i = nr_units(lent); i;)
         unit_put(lend, lent, --i);
     *link = lent->next;
-    free(lent->frames);
+    free(lent->units);
     free(lent);
 }
 
@@ -228,7 +274,9 @@ void lend_close(struct lend *lend)
     while (lend->lent) {
         struct lent *next = lend->lent->next;
 
-        free(lend->lent->frames);
+        for (uint64_t i = 0; i < nr_units(lend->lent); i++)
+            free(lend->lent->units[i].pages);
+        free(lend->lent->units);
         free(lend->lent);
         lend->lent = next;
     }

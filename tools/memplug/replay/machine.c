@@ -66,7 +66,6 @@ static int open_host(struct machine *machine)
         return error;
     boot.size_bytes = (layout->high_end + machine_block_bytes(machine) - 1) &
                       ~(machine_block_bytes(machine) - 1);
-    boot.alignment = (uint64_t)1 << config.geometry.large_shift;
     machine->boot_backing = fake_backing_open(machine->fake, &boot);
     if (!machine->boot_backing)
         return -ENOMEM;

@@ -74,8 +74,7 @@ const char *virtio_plug(struct machine *machine, const char *name, uint64_t max_
                         uint64_t requested_bytes, uint64_t device_block_bytes, unsigned node,
                         int *error, struct memplug_reason *reason)
 {
-    struct fake_backing_spec spec = {.size_bytes = max_bytes, .content = FAKE_CONTENT_JUNK,
-                                     .alignment = (uint64_t)1 << 21};
+    struct fake_backing_spec spec = {.size_bytes = max_bytes, .content = FAKE_CONTENT_JUNK};
     struct virtio_mem_config config = {.size_bytes = max_bytes,
                                        .device_block_bytes = device_block_bytes,
                                        .node = (int)node};
