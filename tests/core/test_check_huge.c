@@ -96,7 +96,10 @@ static void run(const char *(*damage)(struct broken *broken, unsigned n))
         world_check(&broken.world);
         why = damage(&broken, n);
         error = memplug_check(broken.pool, &reason);
+        owner_bind(broken.world.owner, NULL, 0); /* the pool is past giving anything back */
+        owner_close(broken.world.owner);
         (void)fake_close(broken.world.machine, NULL, 0);
+        fault_close(broken.world.fault);
         if (!why)
             break;
         assert_int_equal(error, -MPL_EUCLEAN);
