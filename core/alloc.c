@@ -335,7 +335,7 @@ static int free_in(struct memplug *pool, const struct mpl_zone *zone, memplug_pf
     if (!is_allocation(pool, zone, pfn, nr_pages))
         return -MPL_EINVAL;
     if (mpl_frame_described(pool, head.block, head.index)) {
-        if (mpl_page_at(pool, pfn)->huge != 0)
+        if (__atomic_load_n(&mpl_page_at(pool, pfn)->huge, __ATOMIC_RELAXED) != 0)
             return -MPL_EINVAL; /* memplug_huge_free() is for that */
         error = mpl_page_end(mpl_page_at(pool, pfn), &later);
         if (error != 0)
@@ -427,7 +427,7 @@ static int with_page(struct memplug *pool, memplug_pfn_t pfn,
     int error;
     struct mpl_page *page = described_at(pool, pfn, &error);
 
-    if (page != NULL && (page->huge == 0 || page->mover != 0))
+    if (page != NULL && (__atomic_load_n(&page->huge, __ATOMIC_RELAXED) == 0 || page->mover != 0))
         error = act(page, cookie); /* a huge page has a struct page without a mover too */
     mpl_percpu_unlock(slot);
     return error;

@@ -297,7 +297,8 @@ static int free_huge(struct memplug *pool, memplug_pfn_t pfn)
         return -MPL_ENODEV;
     page = mpl_page_at(pool, pfn);
     if (index < block->nr_memmap_pages || mpl_frame_get(pool, block, index) != MPL_FRAME_HEAD ||
-        !mpl_frame_described(pool, block, index) || page->huge == 0)
+        !mpl_frame_described(pool, block, index) ||
+        __atomic_load_n(&page->huge, __ATOMIC_RELAXED) == 0)
         return -MPL_EINVAL;
     error = mpl_page_end_huge(page, &later);
     if (error == 0 && !later)

@@ -134,7 +134,7 @@ void mpl_huge_moved(struct memplug *pool, memplug_pfn_t from, memplug_pfn_t to)
     int node = mpl_huge_node_of(pool, from);
 
     mpl_huge_lock(pool);
-    target->huge_flags &= (uint8_t)~MPL_HUGE_FROM_POOL;
+    MPL_PUT(target->huge_flags, target->huge_flags & (uint8_t)~MPL_HUGE_FROM_POOL);
     pool_page(pool, from, MPL_PAGE_MOVING);
     if (from_pool) {
         mpl_huge_count_free(pool, from, size, true);
@@ -190,7 +190,8 @@ static bool next_in(const struct memplug *pool, const struct mpl_span *span,
         const struct mpl_page *page = mpl_page_at(pool, mpl_pfn(at));
 
         if (block == NULL || mpl_frame_get(pool, block, index) != MPL_FRAME_HEAD ||
-            !mpl_frame_described(pool, block, index) || page->huge != size + 1 ||
+            !mpl_frame_described(pool, block, index) ||
+            __atomic_load_n(&page->huge, __ATOMIC_RELAXED) != size + 1 ||
             mpl_page_state(page) != state)
             continue;
         *pfn = mpl_pfn(at);

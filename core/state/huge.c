@@ -36,8 +36,9 @@ static bool is_pooled(const struct memplug *pool, memplug_pfn_t pfn, enum memplu
 
     return block->nr_pooled[size] != 0 &&
            mpl_frame_get(pool, block, index) == MPL_FRAME_HEAD &&
-           mpl_frame_described(pool, block, index) && page->huge == size + 1 &&
-           mpl_page_state(page) == MPL_PAGE_POOLED;
+           mpl_frame_described(pool, block, index) &&
+           mpl_page_state(page) == MPL_PAGE_POOLED &&
+           __atomic_load_n(&page->huge, __ATOMIC_RELAXED) == size + 1;
 }
 
 bool mpl_huge_next(const struct memplug *pool, const struct mpl_block *block,

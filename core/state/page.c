@@ -68,7 +68,7 @@ static void describe(struct mpl_page *page, uint32_t word, uint32_t nr_pages, ui
     MPL_PUT(page->mover, mover);
     MPL_PUT(page->align_order, 0);
     MPL_PUT(page->huge, 0);
-    page->huge_flags = 0;
+    MPL_PUT(page->huge_flags, 0);
     for (unsigned i = 0; i < sizeof(page->reserved); i++)
         page->reserved[i] = 0;
     page->reserved_for_lists = 0;
@@ -160,7 +160,7 @@ int mpl_page_end(struct mpl_page *page, bool *later)
 static void disown(struct mpl_page *page)
 {
     MPL_PUT(page->mover, 0);
-    page->huge_flags &= (uint8_t)~MPL_HUGE_FROM_POOL;
+    MPL_PUT(page->huge_flags, page->huge_flags & (uint8_t)~MPL_HUGE_FROM_POOL);
     atomic_store_explicit(&page->cookie, 0, memory_order_relaxed);
 }
 
@@ -188,7 +188,7 @@ void mpl_page_unpool(struct mpl_page *page, enum mpl_page_state to, uint8_t move
     MPL_ASSERT(mpl_page_may_become(MPL_PAGE_POOLED, to));
     MPL_PUT(page->mover, mover);
     if (to == MPL_PAGE_TARGET)
-        page->huge_flags |= MPL_HUGE_FROM_POOL;
+        MPL_PUT(page->huge_flags, page->huge_flags | MPL_HUGE_FROM_POOL);
     atomic_store_explicit(&page->cookie, cookie, memory_order_relaxed);
     atomic_store_explicit(&page->state, (uint32_t)to + (pinned ? PIN : 0), memory_order_release);
 }

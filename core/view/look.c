@@ -78,7 +78,7 @@ struct mpl_look_page mpl_look_page(const struct memplug *pool, memplug_pfn_t pfn
         .mover = __atomic_load_n(&page->mover, __ATOMIC_RELAXED),
         .align_order = __atomic_load_n(&page->align_order, __ATOMIC_RELAXED),
         .huge = __atomic_load_n(&page->huge, __ATOMIC_RELAXED),
-        .huge_flags = page->huge_flags,
+        .huge_flags = __atomic_load_n(&page->huge_flags, __ATOMIC_RELAXED),
         .cookie = atomic_load_explicit(&page->cookie, memory_order_relaxed),
     };
 }
