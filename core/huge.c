@@ -157,8 +157,11 @@ static uint64_t target_of(struct resize *resize, uint64_t nr)
     uint64_t nr_others = 0;
 
     mpl_huge_lock(resize->pool);
-    if (resize->node != MEMPLUG_ANY_NODE)
-        nr_others = resize->huge->all.nr - resize->huge->nodes[resize->node].nr;
+    if (resize->node != MEMPLUG_ANY_NODE) {
+        const struct mpl_huge_count *count = &resize->huge->nodes[resize->node];
+
+        nr_others = nr_persistent(resize) - (count->nr - count->nr_surplus);
+    }
     mpl_huge_unlock(resize->pool);
     return nr > UINT64_MAX - nr_others ? UINT64_MAX : nr + nr_others;
 }

@@ -315,6 +315,10 @@ static void test_nodes_grow_and_shrink_in_turn(void **state)
     must(memplug_huge_resize(world.pool, PMD, 0, 2, NULL, NULL));
     assert_int_equal(info_of(&world, PMD, 2).nr_surplus, 1);
     assert_int_equal(info_of(&world, PMD, 2).nr_huge, 1);
+    must(memplug_huge_resize(world.pool, PMD, 2, 0, NULL, NULL)); /* and none of another's number */
+    assert_int_equal(info_of(&world, PMD, 0).nr_huge, 2);
+    must(memplug_huge_resize(world.pool, PMD, 1, 0, NULL, NULL));
+    assert_int_equal(info_of(&world, PMD, 0).nr_huge, 1);
     world_check(&world);
     must(owner_free(world.owner, slot));
     assert_int_equal(info_of(&world, PMD, 2).nr_huge, 0);
