@@ -84,20 +84,10 @@ static int release(struct mpl_op *op, struct mpl_block *block)
 
 static int publish(struct mpl_op *op, struct mpl_block *block)
 {
-    struct memplug *pool = op->pool;
-    struct mpl_zone *zone;
-
-    if (block->zone == MEMPLUG_NR_ZONES) {
-        count_several(pool, block, true);
-        mpl_block_set_state(block, MEMPLUG_BLOCK_ONLINE);
-        return 0;
-    }
-    zone = mpl_zone_of(pool, block);
-    mpl_spin_lock(pool, &zone->lock);
-    mpl_zone_count(pool, block, true);
+    if (block->zone != MEMPLUG_NR_ZONES)
+        return mpl_publish_online(op, block);
+    count_several(op->pool, block, true);
     mpl_block_set_state(block, MEMPLUG_BLOCK_ONLINE);
-    mpl_unisolate_block(pool, block);
-    mpl_spin_unlock(&zone->lock);
     return 0;
 }
 
@@ -202,19 +192,11 @@ static int leave_zone(struct mpl_op *op, struct mpl_block *block)
     return 0;
 }
 
-/* Nobody who saw the block online still looks at its bitmaps when this returns. */
-static int forget(struct mpl_op *op, struct mpl_block *block)
-{
-    if (mpl_block_id(op->pool, block) == op->first)
-        mpl_percpu_drain(op->pool);
-    return 0;
-}
-
 static const struct mpl_step down_table[] = {
     {"isolate", isolate, isolate_undo, false},
     {"drain", drain, NULL, false},
     {"leave", leave_zone, NULL, true},
-    {"forget", forget, NULL, true},
+    {"forget", mpl_forget_readers, NULL, true},
 };
 
 /* --- the ranges ------------------------------------------------------------------------------- */

@@ -108,8 +108,7 @@ static int leave_zone(struct mpl_op *op, struct mpl_block *block)
     return 0;
 }
 
-/* Nobody who saw the block online still looks at its bitmaps when this returns. */
-static int forget(struct mpl_op *op, struct mpl_block *block)
+int mpl_forget_readers(struct mpl_op *op, struct mpl_block *block)
 {
     if (mpl_block_id(op->pool, block) == op->first)
         mpl_percpu_drain(op->pool);
@@ -136,7 +135,7 @@ static const struct mpl_step offline_table[] = {
     {"withdraw", withdraw, NULL, true},
     {"tell", tell, NULL, true},
     {"leave", leave_zone, NULL, true},
-    {"forget", forget, NULL, true},
+    {"forget", mpl_forget_readers, NULL, true},
     {"finish", finish, NULL, true},
 };
 

@@ -93,7 +93,7 @@ static int release(struct mpl_op *op, struct mpl_block *block)
     return 0;
 }
 
-static int publish(struct mpl_op *op, struct mpl_block *block)
+int mpl_publish_online(struct mpl_op *op, struct mpl_block *block)
 {
     struct memplug *pool = op->pool;
     struct mpl_zone *zone = mpl_zone_of(pool, block);
@@ -119,7 +119,7 @@ static const struct mpl_step online_table[] = {
     {"cancel", NULL, cancel_undo, false},
     {"ask", ask, NULL, false},
     {"release", release, NULL, true},
-    {"publish", publish, NULL, true},
+    {"publish", mpl_publish_online, NULL, true},
     {"tell", tell, NULL, true},
 };
 

@@ -84,7 +84,7 @@ enum memplug_frame_kind memplug_frame_kind(const struct memplug *pool, memplug_p
 
     if (block == NULL)
         kind = kind_of_several(pool, pfn);
-    else if ( mpl_block_state(block) != MEMPLUG_BLOCK_GOING_ONLINE)
+    else if (mpl_block_state(block) != MEMPLUG_BLOCK_GOING_ONLINE)
         zone = mpl_frames_lock_zone(locks, block);
     if (zone != NULL) {
         kind = kind_of(pool, block, index, zone);

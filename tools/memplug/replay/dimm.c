@@ -223,7 +223,6 @@ struct dimm_plug dimm_plug(struct machine *machine, const char *name, uint64_t s
 
 struct eject {
     struct machine *machine;
-    const struct dimm *dimm;
     uint64_t first, nr_blocks, end_ns;
     enum memplug_zone *zones; /* of the blocks that this eject has put offline, else NR_ZONES */
     struct dimm_refusal *refusal;
@@ -283,7 +282,7 @@ static int offline_all(struct eject *eject)
 static int eject_memory(struct machine *machine, const struct dimm *dimm, uint64_t seconds,
                         struct dimm_refusal *refusal)
 {
-    struct eject eject = {.machine = machine, .dimm = dimm, .refusal = refusal};
+    struct eject eject = {.machine = machine, .refusal = refusal};
     int error;
 
     eject.first = dimm->address >> machine->layout.block_shift;
