@@ -8,6 +8,7 @@
 /* What to look for: nr_pages frames at the start of nr_search free ones, aligned to align. */
 struct shape {
     uint64_t nr_pages, nr_search, align;
+    bool huge; /* for a huge page: never in lent frames */
 };
 
 static bool is_power_of_two(uint64_t value)
@@ -77,7 +78,7 @@ static bool find_row(const struct memplug *pool, const struct mpl_zone *zone,
 
         id = mpl_block_id(pool, block) + 1;
         for (uint64_t i = 0; i < pool->layout.nr_pages; i += pageblock_pages) {
-            if (mpl_isolated(pool, block, i) ||
+            if (mpl_isolated(pool, block, i) || (shape->huge && i < block->nr_memmap_pages) ||
                 mpl_frames_free_near(pool, block, i) != pageblock_pages)
                 continue;
             if (end != first + i || start == end)
@@ -100,7 +101,8 @@ static bool find(const struct memplug *pool, const struct mpl_zone *zone,
     struct mpl_block *block;
     uint64_t index;
 
-    if (shape->nr_search > (1u << MEMPLUG_MAX_ORDER) || shape->align > shape->nr_search ||
+    if (shape->huge || shape->nr_search > (1u << MEMPLUG_MAX_ORDER) ||
+        shape->align > shape->nr_search ||
         shape->nr_search > pool->layout.nr_pages || !is_power_of_two(shape->nr_search))
         return find_row(pool, zone, shape, pfn);
     for (uint64_t id = 0; (block = mpl_frames_next_block(pool, zone, id)) != NULL;
@@ -204,6 +206,7 @@ int mpl_alloc_target(struct memplug *pool, int from_node, const struct mpl_page 
     };
 
     MPL_ASSERT(request.mover != 0);
+    shape.huge = source->huge != 0;
     if (request.nr_pages == 1)
         return mpl_percpu_alloc(pool, &request, MPL_PAGE_TARGET, pfn);
     return alloc_frames(pool, &shape, &request, MPL_PAGE_TARGET, pfn);
@@ -224,6 +227,7 @@ int mpl_alloc_huge(struct memplug *pool, enum memplug_huge size, int node, mempl
     int error;
 
     MPL_ASSERT(shape_of(pool, nr_pages, nr_pages, &shape));
+    shape.huge = true;
     error = alloc_frames(pool, &shape, &request, MPL_PAGE_TARGET, pfn);
     if (error == 0)
         MPL_PUT(mpl_page_at(pool, *pfn)->huge, (uint8_t)(size + 1));
@@ -240,12 +244,14 @@ static int alloc_exact(struct memplug *pool, memplug_pfn_t pfn,
 
     if (block == NULL)
         return -MPL_ENODEV;
-    if (request->nr_pages > pool->layout.nr_pages - index || index < block->nr_memmap_pages)
+    if (request->nr_pages > pool->layout.nr_pages - index)
         return -MPL_EINVAL;
     zone = mpl_frames_lock_zone(pool, block);
     if (zone == NULL)
         return -MPL_ENODEV;
-    if (request->mover == 0 && zone->kind == MEMPLUG_ZONE_MOVABLE)
+    if (!mpl_frames_are_data(pool, block, index, request->nr_pages))
+        error = -MPL_EINVAL;
+    else if (request->mover == 0 && zone->kind == MEMPLUG_ZONE_MOVABLE)
         error = -MPL_EINVAL;
     else if (mpl_frames_all_free(pool, block, index, request->nr_pages)) {
         mpl_frame_describe(pool, block, index, MPL_PAGE_USED, request);
@@ -413,7 +419,7 @@ static struct mpl_page *described_at(const struct memplug *pool, memplug_pfn_t p
     const struct mpl_block *block = mpl_frames_block(pool, pfn, &index);
 
     *error = block == NULL ? -MPL_ENODEV : -MPL_EINVAL;
-    if (block == NULL || index < block->nr_memmap_pages ||
+    if (block == NULL || mpl_is_memmap(pool, block, index) ||
         mpl_frame_get(pool, block, index) != MPL_FRAME_HEAD ||
         !mpl_frame_described(pool, block, index))
         return NULL;

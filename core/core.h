@@ -31,6 +31,7 @@
 #include "compiler.h"
 #include "errors.h"
 #include "op.h"
+#include "page.h"
 #include "state/pfn.h"
 
 #define MPL_MAX_BLOCKS 4096u
@@ -49,37 +50,6 @@
 struct mpl_spin {
     atomic_uint next, serving; /* a ticket lock: no CPU waits for ever */
 };
-
-/* --- struct page ------------------------------------------------------------------------------ */
-
-/* Every transition is made in page.c, and asserted there. */
-enum mpl_page_state {
-    MPL_PAGE_NONE,      /* not described */
-    MPL_PAGE_USED,      /* its owner has it */
-    MPL_PAGE_MOVING,    /* source of a move */
-    MPL_PAGE_TARGET,    /* target of a move */
-    MPL_PAGE_DYING,     /* freed by its owner while MOVING or TARGET: the core ends it */
-    MPL_PAGE_KEPT,      /* logically offline: kept back by the online hook */
-    MPL_PAGE_POOLED,    /* a free huge page of its pool */
-};
-
-/* mpl_page.huge_flags */
-#define MPL_HUGE_FROM_POOL 1u /* a TARGET that was POOLED before */
-
-/* The core's part of a struct page: 32 bytes, the rest is the embedder's. Only the first frame of
- * an allocation has a valid one, and only if its block's *described* bit is set. */
-struct mpl_page {
-    _Atomic uint32_t state; /* enum mpl_page_state in the low 8 bits, pins above them */
-    uint32_t nr_pages;
-    uint8_t mover;
-    uint8_t align_order; /* what the owner asked for; a target has it too */
-    uint8_t huge;        /* 0, or one more than the enum memplug_huge of a huge page */
-    uint8_t huge_flags;
-    uint8_t reserved[4];
-    _Atomic uint64_t cookie;
-    uint64_t reserved_for_lists;
-};
-_Static_assert(sizeof(struct mpl_page) == 32, "the smallest struct page is 32 bytes");
 
 /* --- blocks ----------------------------------------------------------------------------------- */
 
@@ -102,6 +72,7 @@ struct mpl_layout {
     uint64_t isolated;  /* bit per pageblock; never set where all is memmap */
     uint64_t nr_free;   /* uint16_t[nr_pageblocks]: frames in state free, isolated or not */
     uint64_t nr_isolations; /* uint16_t[nr_pageblocks]: who isolated it; 0: the bit is not set */
+    uint64_t lent;          /* bit per frame: it holds a memmap, and is lent; 0: no such bitmap */
     uint64_t bytes;
 };
 
@@ -114,7 +85,8 @@ enum mpl_end { MPL_END_HEAD, MPL_END_TAIL, MPL_NR_ENDS };
  *   1 0  free
  *   1 1  free, and held by a slot; or data that online has neither released nor kept yet; or a
  *        hole of boot memory
- *   0 1  first frame of an allocation; or of the block's own memmap frames
+ *   0 1  first frame of an allocation; or of the block's own memmap frames, each of which is one
+ *        where they can be lent
  *   0 0  another frame of what the nearest 0 1 before it heads
  */
 struct mpl_block {
@@ -212,13 +184,16 @@ struct mpl_huge_count {
     uint64_t nr;       /* free and used */
     uint64_t nr_free;  /* POOLED */
     uint64_t nr_surplus;
+    uint64_t nr_excess; /* free ones that are EXCESS; never more than nr_surplus */
+    uint64_t nr_lent;  /* whose memmap is lent */
 };
 
-/* The pool of one size. Always nr_free - nr_withheld >= nr_reserved: a promise is kept. */
+/* The pool of one size. Always nr_free >= nr_excess + nr_withheld + nr_reserved: a promise is
+ * kept. */
 struct mpl_huge {
     struct mpl_huge_count all, nodes[MPL_MAX_NODES];
     uint64_t nr_reserved;
-    uint64_t nr_withheld; /* free ones that leave with a block that is going offline */
+    uint64_t nr_withheld; /* free ones, not EXCESS, that leave with a block going offline */
 };
 
 /* --- the pool --------------------------------------------------------------------------------- */
@@ -227,6 +202,7 @@ struct memplug {
     const struct memplug_host *host;   /* [O] */
     struct memplug_geometry geometry;  /* [O] */
     struct mpl_layout layout;          /* [O] */
+    enum memplug_hvo hvo;              /* [O] */
     struct mpl_block *blocks;          /* [O] nr_blocks_max of them */
     struct mpl_node *nodes;            /* [O] nr_nodes */
     struct mpl_slot *slots;            /* [O] nr_slots, one per CPU of the host */
@@ -292,6 +268,12 @@ static inline struct mpl_page *mpl_page_at(const struct memplug *pool, memplug_p
 {
     return (struct mpl_page *)(void *)(pool->host->memmap +
                                        mpl_memmap_bytes(&pool->geometry, pfn.nr));
+}
+
+/* Under huge_lock; read anywhere. */
+static inline void mpl_huge_flag(struct mpl_page *page, unsigned set, unsigned clear)
+{
+    MPL_PUT(page->huge_flags, (uint8_t)((page->huge_flags & ~clear) | set));
 }
 
 void mpl_spin_lock(const struct memplug *pool, struct mpl_spin *spin);

@@ -24,7 +24,8 @@ struct resize {
     enum memplug_huge size;
     int node;           /* the only one that changes; MEMPLUG_ANY_NODE */
     uint64_t target;    /* of the pages that are not surplus, on all nodes */
-    uint64_t full;      /* nodes without room, a bit each */
+    uint64_t full;      /* nodes without room, or without a page that can go; a bit each */
+    bool stuck;         /* a memmap could not be returned */
 };
 
 static uint64_t nr_persistent(const struct resize *resize)
@@ -71,6 +72,7 @@ static bool grow(struct resize *resize)
     int node;
 
     mpl_huge_lock(pool);
+    mpl_huge_unpark(pool, resize->size, MPL_HUGE_EXCESS);
     adjust_surplus(resize, false);
     enough = nr_persistent(resize) >= resize->target;
     node = node_to_grow(resize);
@@ -100,7 +102,7 @@ static int node_to_shrink(const struct resize *resize)
     for (int node = 0; node < (int)resize->pool->nr_nodes; node++) {
         const struct mpl_huge_count *count = &resize->huge->nodes[node];
 
-        if (!may_change(resize, node) || count->nr_free == 0)
+        if (!may_change(resize, node) || count->nr_free == 0 || (resize->full >> node & 1) != 0)
             continue;
         if (count->nr_surplus != 0)
             return node;
@@ -110,45 +112,101 @@ static int node_to_shrink(const struct resize *resize)
     return best;
 }
 
-/* One free page less. False: enough, or none may go. */
-static bool shrink(struct resize *resize)
+/* A claimed page whose memmap is lent leaves when that has come back. */
+static int dissolve_lent(struct resize *resize, memplug_pfn_t pfn)
 {
     struct memplug *pool = resize->pool;
-    memplug_pfn_t pfn;
-    int node;
+    struct mpl_page *page = mpl_page_at(pool, pfn);
+    int error = mpl_hvo_return(resize->op, pfn, resize->size);
 
     mpl_huge_lock(pool);
-    node = node_to_shrink(resize);
-    if (node >= 0) {
-        MPL_ASSERT(mpl_huge_find_last(pool, resize->size, node, &pfn));
-        mpl_huge_dissolve(pool, pfn, resize->size);
+    MPL_ASSERT(mpl_page_pool(page, MPL_PAGE_TARGET));
+    if (error == 0) {
+        mpl_huge_leave(pool, pfn, resize->size);
+    } else {
+        mpl_huge_flag(page, MPL_HUGE_STUCK, 0);
+        mpl_huge_count_free(pool, pfn, resize->size, true);
     }
     mpl_huge_unlock(pool);
-    return node >= 0;
+    return error;
+}
+
+/* One free page less. *more: perhaps there is another one to go. */
+static int shrink(struct resize *resize, bool *more)
+{
+    struct memplug *pool = resize->pool;
+    bool lent = false;
+    memplug_pfn_t pfn;
+    int node, error;
+
+    mpl_huge_lock(pool);
+    mpl_huge_unpark(pool, resize->size, MPL_HUGE_EXCESS);
+    node = node_to_shrink(resize);
+    *more = node >= 0;
+    if (*more && !mpl_huge_find_last(pool, resize->size, node, &pfn)) {
+        resize->full |= (uint64_t)1 << node; /* those that are left are stuck */
+    } else if (*more) {
+        struct mpl_page *page = mpl_page_at(pool, pfn);
+
+        lent = (page->huge_flags & MPL_HUGE_LENT) != 0;
+        if (lent) { /* nobody gets it meanwhile */
+            mpl_huge_count_free(pool, pfn, resize->size, false);
+            mpl_page_unpool(page, MPL_PAGE_TARGET, 0, 0, false);
+        } else {
+            mpl_huge_dissolve(pool, pfn, resize->size);
+        }
+    }
+    mpl_huge_unlock(pool);
+    if (!lent)
+        return 0;
+    error = dissolve_lent(resize, pfn);
+    resize->stuck |= error != 0;
+    return error == -MPL_ETIMEDOUT || error == -MPL_EINTR ? error : 0;
+}
+
+/* What was in the way of an operation that did what it could. */
+static void explain(struct resize *resize)
+{
+    struct mpl_op *op = resize->op;
+
+    if (nr_persistent(resize) < resize->target) {
+        mpl_fail(op, 0, "there are not so many huge pages' frames free in one piece",
+                 "plug memory in, or free some");
+        op->reason->nr_pages = resize->target - nr_persistent(resize);
+    } else if (resize->stuck && nr_persistent(resize) > resize->target) {
+        op->reason->error = 0; /* the rest says who has lent frames */
+    } else {
+        mpl_reason_reset(op->reason);
+    }
 }
 
 static int resize_locked(struct resize *resize)
 {
     struct mpl_op *op = resize->op;
+    bool more = true;
     int error = 0;
 
     op->progress.step = "grow";
     while (error == 0 && grow(resize))
         error = mpl_op_check(op);
     op->progress.step = "shrink";
-    while (error == 0 && shrink(resize))
-        error = mpl_op_check(op);
-    if (error != 0)
-        return error;
+    resize->full = 0;
+    while (error == 0 && more) {
+        error = shrink(resize, &more);
+        if (error == 0 && more)
+            error = mpl_op_check(op);
+    }
     mpl_huge_lock(resize->pool);
-    adjust_surplus(resize, true);
-    if (nr_persistent(resize) < resize->target) {
-        mpl_fail(op, 0, "there are not so many huge pages' frames free in one piece",
-                 "plug memory in, or free some");
-        op->reason->nr_pages = resize->target - nr_persistent(resize);
+    if (resize->stuck)
+        mpl_huge_unpark(resize->pool, resize->size, MPL_HUGE_STUCK);
+    if (error == 0) {
+        explain(resize);
+        adjust_surplus(resize, true);
     }
     mpl_huge_unlock(resize->pool);
-    return 0;
+    if (error == 0)
+        mpl_hvo_lend_all(resize->pool);
+    return error;
 }
 
 /* What one node shall have, as what all shall have. */
@@ -213,9 +271,10 @@ static void drop_surplus(struct memplug *pool, enum memplug_huge size, uint64_t 
         const struct mpl_huge_count *count = &pool->huge[size].nodes[node];
         memplug_pfn_t pfn;
 
-        for (; nr != 0 && count->nr_surplus != 0 && mpl_huge_available(pool, size) != 0 &&
-               mpl_huge_find_last(pool, size, node, &pfn); nr--)
-            mpl_huge_dissolve(pool, pfn, size);
+        for (; nr != 0 && count->nr_surplus > count->nr_excess &&
+               mpl_huge_available(pool, size) != 0 && mpl_huge_find_last(pool, size, node, &pfn);
+             nr--)
+            mpl_huge_drop(pool, pfn, size);
     }
 }
 
@@ -299,7 +358,7 @@ static int free_huge(struct memplug *pool, memplug_pfn_t pfn)
     if (block == NULL)
         return -MPL_ENODEV;
     page = mpl_page_at(pool, pfn);
-    if (index < block->nr_memmap_pages || mpl_frame_get(pool, block, index) != MPL_FRAME_HEAD ||
+    if (mpl_is_memmap(pool, block, index) || mpl_frame_get(pool, block, index) != MPL_FRAME_HEAD ||
         !mpl_frame_described(pool, block, index) ||
         __atomic_load_n(&page->huge, __ATOMIC_RELAXED) == 0)
         return -MPL_EINVAL;
@@ -338,6 +397,8 @@ int memplug_huge_info(const struct memplug *pool, enum memplug_huge size, int no
         .nr_free = count->nr_free,
         .nr_reserved = node == MEMPLUG_ANY_NODE ? huge->nr_reserved : 0,
         .nr_surplus = count->nr_surplus,
+        .nr_optimized = count->nr_lent,
+        .nr_lent_pages = count->nr_lent * mpl_hvo_lent_pages(pool, size),
     };
     mpl_spin_unlock(spin);
     return 0;

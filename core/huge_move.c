@@ -10,25 +10,34 @@
 
 /* A page that is POOLED, but not counted as free, leaves for good, and with it a surplus that its
  * node has. */
-static void leave(struct memplug *pool, memplug_pfn_t pfn, enum memplug_huge size)
+void mpl_huge_leave(struct memplug *pool, memplug_pfn_t pfn, enum memplug_huge size)
 {
     int node = mpl_huge_node_of(pool, pfn);
 
-    mpl_huge_count(pool, node, size, -1, pool->huge[size].nodes[node].nr_surplus != 0 ? -1 : 0);
+    MPL_ASSERT((mpl_page_at(pool, pfn)->huge_flags & MPL_HUGE_LENT) == 0);
+    mpl_huge_count(pool, node, size, -1, mpl_huge_has_surplus(pool, node, size) ? -1 : 0);
     mpl_free_pooled(pool, pfn, mpl_huge_pages(pool, size));
 }
 
 void mpl_huge_dissolve(struct memplug *pool, memplug_pfn_t pfn, enum memplug_huge size)
 {
     mpl_huge_count_free(pool, pfn, size, false);
-    leave(pool, pfn, size);
+    mpl_huge_leave(pool, pfn, size);
+}
+
+void mpl_huge_drop(struct memplug *pool, memplug_pfn_t pfn, enum memplug_huge size)
+{
+    if ((mpl_page_at(pool, pfn)->huge_flags & MPL_HUGE_LENT) != 0)
+        mpl_huge_set_excess(pool, pfn, size, true);
+    else
+        mpl_huge_dissolve(pool, pfn, size);
 }
 
 void mpl_huge_freed(struct memplug *pool, memplug_pfn_t pfn, enum memplug_huge size)
 {
     mpl_huge_count_free(pool, pfn, size, true);
-    if (pool->huge[size].nodes[mpl_huge_node_of(pool, pfn)].nr_surplus != 0)
-        mpl_huge_dissolve(pool, pfn, size);
+    if (mpl_huge_has_surplus(pool, mpl_huge_node_of(pool, pfn), size))
+        mpl_huge_drop(pool, pfn, size);
 }
 
 /* --- offline ---------------------------------------------------------------------------------- */
@@ -70,6 +79,7 @@ int mpl_huge_dissolve_block(struct mpl_op *op, struct mpl_block *block)
     }
     MPL_ASSERT(mpl_huge_set_withheld(pool, block, false));
     mpl_huge_unlock(pool);
+    mpl_hvo_forget_block(pool, block);
     return 0;
 }
 
@@ -134,12 +144,12 @@ void mpl_huge_moved(struct memplug *pool, memplug_pfn_t from, memplug_pfn_t to)
     int node = mpl_huge_node_of(pool, from);
 
     mpl_huge_lock(pool);
-    MPL_PUT(target->huge_flags, target->huge_flags & (uint8_t)~MPL_HUGE_FROM_POOL);
+    mpl_huge_flag(target, 0, MPL_HUGE_FROM_POOL);
     pool_page(pool, from, MPL_PAGE_MOVING);
     if (from_pool) {
         mpl_huge_count_free(pool, from, size, true);
     } else {
-        int nr_surplus = pool->huge[size].nodes[node].nr_surplus != 0;
+        int nr_surplus = mpl_huge_has_surplus(pool, node, size);
 
         mpl_huge_count(pool, mpl_huge_node_of(pool, to), size, 1, nr_surplus);
         mpl_huge_count(pool, node, size, -1, -nr_surplus);
@@ -168,7 +178,7 @@ void mpl_huge_lost(struct memplug *pool, memplug_pfn_t pfn)
 
     mpl_huge_lock(pool);
     pool_page(pool, pfn, MPL_PAGE_MOVING);
-    leave(pool, pfn, size);
+    mpl_huge_leave(pool, pfn, size);
     mpl_huge_unlock(pool);
 }
 
@@ -185,14 +195,9 @@ static bool next_in(const struct memplug *pool, const struct mpl_span *span,
     if (at < pfn->nr)
         at = mpl_round_up(pfn->nr, nr_pages);
     for (; at < start + span->nr_pages; at += nr_pages) {
-        uint64_t index;
-        const struct mpl_block *block = mpl_frames_block(pool, mpl_pfn(at), &index);
-        const struct mpl_page *page = mpl_page_at(pool, mpl_pfn(at));
+        const struct mpl_page *page = mpl_huge_at(pool, mpl_pfn(at), size);
 
-        if (block == NULL || mpl_frame_get(pool, block, index) != MPL_FRAME_HEAD ||
-            !mpl_frame_described(pool, block, index) ||
-            __atomic_load_n(&page->huge, __ATOMIC_RELAXED) != size + 1 ||
-            mpl_page_state(page) != state)
+        if (page == NULL || mpl_page_state(page) != state)
             continue;
         *pfn = mpl_pfn(at);
         return true;
@@ -208,7 +213,7 @@ static bool claim_next(struct memplug *pool, const struct mpl_span *span, enum m
 
     if (!next_in(pool, span, size, MPL_PAGE_POOLED, &pfn))
         return false;
-    *refused = mpl_huge_available(pool, size) == 0;
+    *refused = !mpl_huge_is_excess(pool, pfn) && mpl_huge_available(pool, size) == 0;
     if (*refused)
         return false;
     mpl_huge_count_free(pool, pfn, size, false);
@@ -250,7 +255,7 @@ void mpl_huge_unclaim(struct memplug *pool, const struct mpl_span *span, bool di
         while (next_in(pool, span, size, MPL_PAGE_TARGET, &pfn)) {
             pool_page(pool, pfn, MPL_PAGE_TARGET);
             if (dissolve)
-                leave(pool, pfn, size);
+                mpl_huge_leave(pool, pfn, size);
             else
                 mpl_huge_count_free(pool, pfn, size, true);
         }

@@ -114,7 +114,7 @@ static int check_span(struct mpl_op *op, memplug_pfn_t start, uint64_t nr_pages,
         return mpl_fail(op, -MPL_EINVAL, "the block is not online", NULL);
     if (nr_pages == 0 || nr_pages > pool->layout.nr_pages - span->index)
         return mpl_fail(op, -MPL_EINVAL, "the frames are none, or not of one block", NULL);
-    if (!mpl_frames_are_data(pool, span->block, span->index, nr_pages))
+    if (span->index < span->block->nr_memmap_pages) /* also while they are lent */
         return mpl_fail(op, -MPL_EINVAL, "a frame holds the memmap", NULL);
     if (mpl_early_several(pool, span->block))
         return mpl_fail(op, -MPL_EINVAL, "the frames are of a block of several zones", NULL);
@@ -167,5 +167,6 @@ int memplug_keep_pages(struct memplug *pool, memplug_pfn_t start, uint64_t nr_pa
         keep_vacated(pool, &span);
         mpl_vacate_undo(pool, span.block, span.index, span.nr_pages);
     }
+    mpl_hvo_lend_moved(&door.op);
     return mpl_door_unlock(&door.op, error);
 }

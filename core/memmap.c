@@ -20,6 +20,12 @@ static bool is_own(const struct mpl_block *unit)
     return unit->memmap != MEMPLUG_MEMMAP_HOST;
 }
 
+/* What may be lent is mapped page by page, so that nothing but entries changes then. */
+static bool is_in_pages(const struct memplug *pool, const struct mpl_block *unit)
+{
+    return pool->hvo == MEMPLUG_HVO_ALL || (pool->hvo != MEMPLUG_HVO_OFF && !is_own(unit));
+}
+
 /* Which ends of its memmap a block has in a large unit together with its neighbours. */
 static void choose_shares(const struct memplug *pool, const struct mpl_block *unit,
                           bool shares[MPL_NR_ENDS])
@@ -27,7 +33,7 @@ static void choose_shares(const struct memplug *pool, const struct mpl_block *un
     uint64_t offset;
 
     for (unsigned at = 0; at < MPL_NR_ENDS; at++)
-        shares[at] = !is_own(unit) &&
+        shares[at] = !is_own(unit) && !is_in_pages(pool, unit) &&
                      mpl_share_at(pool, mpl_block_id(pool, unit), (enum mpl_end)at, &offset) &&
                      (mpl_share_holder(pool, offset) != NULL ||
                       mpl_share_may_provide(pool, offset));
@@ -62,7 +68,7 @@ static void cut_runs(const struct memplug *pool, struct mpl_block *unit,
     bool meets_shared = (shares[MPL_END_HEAD] || shares[MPL_END_TAIL]) && large_begin > begin &&
                         large_begin < end;
 
-    if ((!any_large && !meets_shared) ||
+    if ((!any_large && !meets_shared) || is_in_pages(pool, unit) ||
         (is_own(unit) && !mpl_is_multiple(address, large_bytes)))
         large_begin = large_end = end;
     runs[RUN_HEAD] = (struct window_run){begin, large_begin - begin, page_bytes, NULL};
@@ -247,13 +253,14 @@ int mpl_memmap_check_window(struct mpl_op *op, uint64_t first, uint64_t nr_block
     return 0;
 }
 
-/* The struct pages that describe the memmap's own frames are never read. If they are large enough
- * for the bitmaps of the unit's blocks, these lie there. */
+/* The struct pages that describe the memmap's own frames are never read, unless these are lent. If
+ * they are large enough for the bitmaps of the unit's blocks, these lie there. */
 static bool bitmaps_fit(const struct memplug *pool, const struct mpl_block *unit)
 {
     uint64_t room_bytes = mpl_memmap_bytes(&pool->geometry, unit->altmap.alloc);
 
-    return is_own(unit) && pool->layout.bytes * unit->unit_nr_blocks <= room_bytes;
+    return is_own(unit) && pool->layout.lent == 0 &&
+           pool->layout.bytes * unit->unit_nr_blocks <= room_bytes;
 }
 
 int mpl_memmap_place_bitmaps(struct mpl_op *op, struct mpl_block *unit)

@@ -238,6 +238,7 @@ static void settle(struct mpl_op *op, struct pass *pass, const struct memplug_mo
         settle_unmoved(pool, pass, move);
         return;
     }
+    op->moved_huge |= huge;
     if (huge)
         mpl_huge_moved(pool, move->from, move->to);
     else

@@ -130,6 +130,7 @@ static const struct mpl_step offline_table[] = {
     {"drain", drain, NULL, false},
     {"ask", ask, NULL, false},
     {"withhold", mpl_huge_withhold, mpl_huge_withhold_undo, false},
+    {"return", mpl_hvo_return_block, mpl_hvo_return_block_undo, false},
     {"migrate", mpl_migrate_block, NULL, false},
     {"dissolve", mpl_huge_dissolve_block, NULL, true},
     {"withdraw", withdraw, NULL, true},
@@ -150,6 +151,7 @@ int mpl_offline(struct mpl_op *op, uint64_t first, uint64_t nr_blocks, const uin
     int error = mpl_steps_run(op, offline_table, sizeof(offline_table) / sizeof(offline_table[0]),
                               &blocks);
 
+    mpl_hvo_lend_moved(op);
     for (uint64_t id = first; error == 0 && id < first + nr_blocks; id++)
         if (mpl_is_object(&blocks, id))
             mpl_watch_block(op->pool, MEMPLUG_ACTION_OFFLINE, id, mpl_block_at(op->pool, id)->node);

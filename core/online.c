@@ -132,6 +132,8 @@ int mpl_online(struct mpl_op *op, uint64_t first, uint64_t nr_blocks)
         error = mpl_steps_run(op, online_table, sizeof(online_table) / sizeof(online_table[0]),
                               &blocks);
     if (error == 0)
+        mpl_hvo_lend_all(op->pool); /* these blocks may hold the memmap of others' huge pages */
+    if (error == 0)
         mpl_watch_blocks(op->pool, MEMPLUG_ACTION_ONLINE, first, nr_blocks);
     return error;
 }

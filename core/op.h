@@ -19,6 +19,7 @@ struct mpl_op {
     const struct memplug_boot *boot;   /* likewise */
     enum memplug_online_type type;     /* the request of an online, for its zone */
     uint64_t first;                    /* first block of an online or offline */
+    bool moved_huge;                   /* a huge page has a new place */
 };
 
 /* Nothing is wrong, and nothing is named. */

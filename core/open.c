@@ -61,8 +61,15 @@ static int make_plan(const struct memplug_config *config, struct plan *plan,
         reason->why = "there are more than 64 nodes";
     if (reason->why == NULL && plan->cpu_nodes > UINT64_MAX >> (MPL_MAX_NODES - plan->nr_nodes))
         reason->why = "a CPU is on a node that there is not";
+    if (reason->why == NULL && (unsigned)config->hvo > MEMPLUG_HVO_ALL)
+        reason->why = "there is no such way to lend memmaps";
     if (reason->why != NULL)
         return reason->error = -MPL_EINVAL;
+    if (config->hvo != MEMPLUG_HVO_OFF && config->host->ops->memmap_lend == NULL) {
+        reason->why = "the host cannot lend memmaps: it has no page tables of its own";
+        reason->remedy = "open the pool without hvo";
+        return reason->error = -MPL_EOPNOTSUPP;
+    }
     nr_blocks = geometry->address_limit >> geometry->block_shift;
     if (nr_blocks > MPL_MAX_BLOCKS) {
         reason->why = "the window has more than 4,096 blocks";
@@ -96,7 +103,10 @@ static void lay_out(struct memplug *pool, const struct memplug_config *config,
 
     pool->host = config->host;
     pool->geometry = config->host->geometry;
+    pool->hvo = config->hvo;
     mpl_layout_set(&pool->layout, &pool->geometry);
+    if (pool->hvo == MEMPLUG_HVO_ALL)
+        mpl_layout_add_lent(&pool->layout);
     pool->blocks = (struct mpl_block *)(void *)(base + plan->blocks);
     pool->nodes = (struct mpl_node *)(void *)(base + plan->nodes);
     pool->slots = (struct mpl_slot *)(void *)(base + plan->slots);

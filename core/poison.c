@@ -214,8 +214,12 @@ static int expel_hard(struct mpl_op *op, const struct mpl_span *span)
     op->progress.step = "lost";
     error = mpl_op_check(op);
     if (error == 0)
+        error = mpl_hvo_return_span(op, span);
+    if (error == 0)
         error = take(op, span);
     mpl_huge_unclaim(pool, span, error == 0);
+    if (error != 0)
+        mpl_hvo_lend_span(pool, span);
     if (error != 0)
         mpl_vacate_undo(pool, span->block, span->index, span->nr_pages);
     return error;
@@ -247,7 +251,7 @@ static int find(struct mpl_op *op, memplug_pfn_t pfn, int offline_error, struct 
         return mpl_fail(op, -MPL_ENXIO, "the frame is a memory hole", NULL);
     if (mpl_early_several(pool, span->block))
         return mpl_fail(op, -MPL_EBUSY, "the frame is of a block of several zones", NULL);
-    if (!mpl_frames_are_data(pool, span->block, span->index, 1))
+    if (span->index < span->block->nr_memmap_pages) /* also while it is lent */
         return mpl_fail(op, -MPL_EBUSY, "a frame holds the memmap", NULL);
     mpl_reason_reset(op->reason);
     return 0;
@@ -286,6 +290,7 @@ int memplug_soft_offline(struct memplug *pool, memplug_pfn_t pfn,
     error = find(&door.op, pfn, -MPL_EIO, &span);
     if (error == 0 && !mpl_poisoned(span.block, span.index))
         error = poison(&door.op, &span, expel_soft);
+    mpl_hvo_lend_moved(&door.op);
     return mpl_door_unlock(&door.op, error);
 }
 
@@ -307,5 +312,6 @@ int memplug_hard_offline(struct memplug *pool, memplug_pfn_t pfn,
     }
     if (error == 0)
         error = poison(&door.op, &span, expel_hard);
+    mpl_hvo_lend_moved(&door.op);
     return mpl_door_unlock(&door.op, error);
 }

@@ -9,6 +9,8 @@
 #define MPL_STEPS_H
 
 #include "state/huge.h"
+#include "state/hvo.h"
+#include "state/lent.h"
 #include "state/state.h"
 
 struct mpl_step {
@@ -166,6 +168,21 @@ void mpl_huge_lost(struct memplug *pool, memplug_pfn_t pfn);
  * their end: they leave the pool, and all their frames are free. */
 int mpl_huge_claim(struct mpl_op *op, const struct mpl_span *span, bool *used);
 void mpl_huge_unclaim(struct memplug *pool, const struct mpl_span *span, bool dissolve);
+
+/* --- hvo.c ------------------------------------------------------------------------------------ */
+/* The memmap of every huge page that can be lent now is lent. */
+void mpl_hvo_lend_all(struct memplug *pool);
+/* The same if the operation has moved a huge page; at its end. */
+void mpl_hvo_lend_moved(struct mpl_op *op);
+/* Return that of one page, which keeps its state; errors as mpl_vacate(), or -ENOMEM. */
+int mpl_hvo_return(struct mpl_op *op, memplug_pfn_t pfn, enum memplug_huge size);
+/* Return those of all huge pages with a frame in the span, and lend them again. */
+int mpl_hvo_return_span(struct mpl_op *op, const struct mpl_span *span);
+void mpl_hvo_lend_span(struct memplug *pool, const struct mpl_span *span);
+/* The same of a block, and of what is lent in it. forget: they will not be lent again. */
+int mpl_hvo_return_block(struct mpl_op *op, struct mpl_block *block);
+void mpl_hvo_return_block_undo(struct memplug *pool, struct mpl_block *block);
+void mpl_hvo_forget_block(struct memplug *pool, struct mpl_block *block);
 
 /* --- notify.c --------------------------------------------------------------------------------- */
 /* GOING_*: 0, or what a subscriber refused with and the reason; the pair of events is begun. */

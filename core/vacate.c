@@ -40,12 +40,13 @@ static void set_isolated(struct memplug *pool, const struct mpl_span *span, bool
     mpl_spin_unlock(&zone->lock);
 }
 
-/* What is used moves. Free huge pages are dissolved when nothing can fail any more; one that was
- * promised may be taken before it is claimed, and then it moves too. */
+/* What is used moves. The memmaps of huge pages come back first: that vacates frames of memmaps, in
+ * which there are no huge pages, so this ends. Free huge pages are dissolved when nothing can fail
+ * any more; one that was promised may be taken before it is claimed, and then it moves too. */
 static int move_away(struct mpl_op *op, const struct mpl_span *span)
 {
     bool used = true;
-    int error = 0;
+    int error = mpl_hvo_return_span(op, span);
 
     while (error == 0 && used) {
         error = mpl_migrate(op, span);
@@ -53,6 +54,8 @@ static int move_away(struct mpl_op *op, const struct mpl_span *span)
             error = mpl_huge_claim(op, span, &used);
     }
     mpl_huge_unclaim(op->pool, span, error == 0);
+    if (error != 0)
+        mpl_hvo_lend_span(op->pool, span);
     return error;
 }
 

@@ -7,6 +7,7 @@
  *  - slots only turn head frames into held ones (free 0 -> 1) and back, one atomic step each;
  *  - a change of both bits passes through held (1 1), which everybody leaves alone.
  */
+#include "lent.h"
 #include "words.h"
 
 /* --- counters --------------------------------------------------------------------------------- */
@@ -83,6 +84,7 @@ void mpl_layout_set(struct mpl_layout *layout, const struct memplug_geometry *ge
     at += layout->nr_pageblocks * sizeof(uint16_t);
     layout->nr_isolations = at;
     at += layout->nr_pageblocks * sizeof(uint16_t);
+    layout->lent = 0;
     layout->bytes = mpl_round_up(at, MPL_CACHE_LINE);
 }
 
@@ -97,7 +99,8 @@ void mpl_frames_reset(struct memplug *pool, struct mpl_block *block)
     for (uint64_t word = 0; word * MPL_WORD_PAGES < nr_memmap; word++) {
         uint64_t mask = mask_of(word, 0, nr_memmap);
 
-        clear_bits(block, layout->head, word, word == 0 ? mask & ~(uint64_t)1 : mask);
+        if (layout->lent == 0)
+            clear_bits(block, layout->head, word, word == 0 ? mask & ~(uint64_t)1 : mask);
         clear_bits(block, layout->free, word, mask);
     }
     block->nr_free = 0;
@@ -231,7 +234,7 @@ bool mpl_frames_kept_at(const struct memplug *pool, const struct mpl_block *bloc
 {
     const struct mpl_page *page;
 
-    if (!mpl_frames_head_of(pool, block, index, head) || *head < block->nr_memmap_pages ||
+    if (!mpl_frames_head_of(pool, block, index, head) || mpl_is_memmap(pool, block, *head) ||
         !mpl_frame_described(pool, block, *head))
         return false;
     page = mpl_page_at(pool, mpl_pfn_add(mpl_block_start(pool, block), *head));
@@ -260,7 +263,7 @@ bool mpl_frames_are_allocation(const struct memplug *pool, const struct mpl_bloc
     uint64_t end = index + nr_pages;
 
     check_range(pool, index, nr_pages);
-    return index >= block->nr_memmap_pages &&
+    return !mpl_is_memmap(pool, block, index) &&
            mpl_frame_get(pool, block, index) == MPL_FRAME_HEAD && !mpl_poisoned(block, index) &&
            (nr_pages == 1 || all_tails(pool, block, index + 1, end)) &&
            (end == pool->layout.nr_pages || mpl_frame_get(pool, block, end) != MPL_FRAME_TAIL);
@@ -292,7 +295,10 @@ bool mpl_frames_are_data(const struct memplug *pool, const struct mpl_block *blo
                          uint64_t index, uint64_t nr_pages)
 {
     check_range(pool, index, nr_pages);
-    return index >= block->nr_memmap_pages;
+    for (; index < block->nr_memmap_pages && nr_pages != 0; index++, nr_pages--)
+        if (mpl_is_memmap(pool, block, index))
+            return false;
+    return true;
 }
 
 uint64_t mpl_frames_first_used(const struct memplug *pool, const struct mpl_block *block,
@@ -310,13 +316,16 @@ uint64_t mpl_frames_first_used(const struct memplug *pool, const struct mpl_bloc
 bool mpl_frames_next_head(const struct memplug *pool, const struct mpl_block *block,
                           uint64_t *index)
 {
-    uint64_t from = *index < block->nr_memmap_pages ? block->nr_memmap_pages : *index;
+    uint64_t from = *index;
+
+    if (pool->layout.lent == 0 && from < block->nr_memmap_pages)
+        from = block->nr_memmap_pages;
 
     for (uint64_t word = from / MPL_WORD_PAGES; word < pool->layout.nr_words; word++) {
         uint64_t heads = load(block, pool->layout.head, word);
 
         heads &= ~load(block, pool->layout.free, word) & mask_of(word, from, pool->layout.nr_pages);
-        heads &= ~mpl_poisoned_mask(block, word);
+        heads &= ~mpl_poisoned_mask(block, word) & ~mpl_memmap_mask(pool, block, word);
         if (heads != 0) {
             *index = word * MPL_WORD_PAGES + MPL_CTZ64(heads);
             return true;
@@ -362,7 +371,7 @@ void mpl_frames_put(struct memplug *pool, struct mpl_block *block, uint64_t inde
     uint64_t end = index + nr_pages;
 
     check_range(pool, index, nr_pages);
-    MPL_ASSERT(index >= block->nr_memmap_pages);
+    MPL_ASSERT(index >= block->nr_memmap_pages || pool->layout.lent != 0);
     for (uint64_t word = index / MPL_WORD_PAGES; word * MPL_WORD_PAGES < end; word++) {
         uint64_t mask = mask_of(word, index, end);
 
@@ -440,7 +449,7 @@ void mpl_frames_keep(struct memplug *pool, struct mpl_block *block, uint64_t ind
     uint64_t word = (end - 1) / MPL_WORD_PAGES + 1;
 
     check_range(pool, index, nr_pages);
-    MPL_ASSERT(index >= block->nr_memmap_pages);
+    MPL_ASSERT(index >= block->nr_memmap_pages || pool->layout.lent != 0);
     while (word-- > index / MPL_WORD_PAGES) {
         uint64_t mask = mask_of(word, index, end);
         uint64_t head = word == index / MPL_WORD_PAGES ? bit_of(index) : 0;

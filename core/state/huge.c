@@ -16,7 +16,7 @@ uint64_t mpl_huge_pages(const struct memplug *pool, enum memplug_huge size)
 uint64_t mpl_huge_available(const struct memplug *pool, enum memplug_huge size)
 {
     const struct mpl_huge *huge = &pool->huge[size];
-    uint64_t nr_gone = huge->nr_withheld + huge->nr_reserved;
+    uint64_t nr_gone = huge->all.nr_excess + huge->nr_withheld + huge->nr_reserved;
 
     MPL_ASSERT(huge->all.nr_free >= nr_gone);
     return huge->all.nr_free - nr_gone;
@@ -64,6 +64,11 @@ bool mpl_huge_next(const struct memplug *pool, const struct mpl_block *block,
     return false;
 }
 
+bool mpl_huge_is_excess(const struct memplug *pool, memplug_pfn_t pfn)
+{
+    return (mpl_page_at(pool, pfn)->huge_flags & MPL_HUGE_EXCESS) != 0;
+}
+
 /* --- withheld and isolated -------------------------------------------------------------------- */
 
 static bool is_withheld(const struct memplug *pool, memplug_pfn_t pfn, enum memplug_huge size)
@@ -75,6 +80,12 @@ static bool is_withheld(const struct memplug *pool, memplug_pfn_t pfn, enum memp
         if (block->withholds)
             return true;
     return false;
+}
+
+/* Neither withheld nor excess: it may be handed out, unless it is promised. */
+static bool is_open(const struct memplug *pool, memplug_pfn_t pfn, enum memplug_huge size)
+{
+    return !mpl_huge_is_excess(pool, pfn) && !is_withheld(pool, pfn, size);
 }
 
 static bool is_isolated(const struct memplug *pool, memplug_pfn_t pfn, enum memplug_huge size)
@@ -97,7 +108,7 @@ uint64_t mpl_huge_open(const struct memplug *pool, const struct mpl_block *block
     uint64_t nr_open = 0;
 
     for (; mpl_huge_next(pool, block, size, &pfn); pfn.nr++)
-        nr_open += !is_withheld(pool, pfn, size);
+        nr_open += is_open(pool, pfn, size);
     return nr_open;
 }
 
@@ -151,7 +162,7 @@ static bool find_in_zone(const struct memplug *pool, enum memplug_huge size, int
             continue;
         *pfn = mpl_block_start(pool, block);
         for (; mpl_huge_next(pool, block, size, pfn); pfn->nr++)
-            if (!is_withheld(pool, *pfn, size) && (isolated || !is_isolated(pool, *pfn, size)))
+            if (is_open(pool, *pfn, size) && (isolated || !is_isolated(pool, *pfn, size)))
                 return true;
     }
     return false;
@@ -181,6 +192,11 @@ bool mpl_huge_find(const struct memplug *pool, enum memplug_huge size,
     return false;
 }
 
+static bool is_stuck(const struct memplug *pool, memplug_pfn_t pfn)
+{
+    return (mpl_page_at(pool, pfn)->huge_flags & MPL_HUGE_STUCK) != 0;
+}
+
 /* Movable is filled first, and emptied last. */
 bool mpl_huge_find_last(const struct memplug *pool, enum memplug_huge size, int node,
                         memplug_pfn_t *pfn)
@@ -196,12 +212,26 @@ bool mpl_huge_find_last(const struct memplug *pool, enum memplug_huge size, int 
                 (block->zone == MEMPLUG_ZONE_MOVABLE) != (movable != 0))
                 continue;
             for (; mpl_huge_next(pool, block, size, &at); at.nr++)
-                if (!is_withheld(pool, at, size)) {
+                if (is_open(pool, at, size) && !is_stuck(pool, at)) {
                     *pfn = at;
                     found = true;
                 }
         }
     return found;
+}
+
+struct mpl_page *mpl_huge_at(const struct memplug *pool, memplug_pfn_t pfn,
+                             enum memplug_huge size)
+{
+    uint64_t index;
+    const struct mpl_block *block = mpl_frames_block(pool, pfn, &index);
+    struct mpl_page *page = block != NULL ? mpl_page_at(pool, pfn) : NULL;
+
+    if (block == NULL || mpl_frame_get(pool, block, index) != MPL_FRAME_HEAD ||
+        !mpl_frame_described(pool, block, index) ||
+        __atomic_load_n(&page->huge, __ATOMIC_RELAXED) != size + 1)
+        return NULL;
+    return page;
 }
 
 /* --- counting --------------------------------------------------------------------------------- */
@@ -218,10 +248,34 @@ void mpl_huge_count_free(struct memplug *pool, memplug_pfn_t pfn, enum memplug_h
     block->nr_pooled[size] += (uint32_t)nr;
     huge->all.nr_free += nr;
     huge->nodes[block->node].nr_free += nr;
-    if (!is_withheld(pool, pfn, size))
-        return;
-    MPL_ASSERT(is_free || huge->nr_withheld != 0);
-    huge->nr_withheld += nr;
+    if (mpl_huge_is_excess(pool, pfn)) {
+        huge->all.nr_excess += nr;
+        huge->nodes[block->node].nr_excess += nr;
+    } else if (is_withheld(pool, pfn, size)) {
+        MPL_ASSERT(is_free || huge->nr_withheld != 0);
+        huge->nr_withheld += nr;
+    }
+}
+
+void mpl_huge_set_excess(struct memplug *pool, memplug_pfn_t pfn, enum memplug_huge size,
+                         bool excess)
+{
+    struct mpl_page *page = mpl_page_at(pool, pfn);
+
+    mpl_huge_count_free(pool, pfn, size, false);
+    if (excess)
+        mpl_huge_flag(page, MPL_HUGE_EXCESS, 0);
+    else
+        mpl_huge_flag(page, 0, MPL_HUGE_EXCESS);
+    mpl_huge_count_free(pool, pfn, size, true);
+}
+
+void mpl_huge_count_lent(struct memplug *pool, int node, enum memplug_huge size, bool lent)
+{
+    uint64_t nr = lent ? 1 : UINT64_MAX;
+
+    pool->huge[size].all.nr_lent += nr;
+    pool->huge[size].nodes[node].nr_lent += nr;
 }
 
 static void add(struct mpl_huge_count *count, int nr, int nr_surplus)
@@ -236,4 +290,20 @@ void mpl_huge_count(struct memplug *pool, int node, enum memplug_huge size, int 
 {
     add(&pool->huge[size].all, nr, nr_surplus);
     add(&pool->huge[size].nodes[node], nr, nr_surplus);
+}
+
+void mpl_huge_unpark(struct memplug *pool, enum memplug_huge size, uint8_t flag)
+{
+    for (uint64_t id = 0; id < pool->nr_blocks_max; id++) {
+        const struct mpl_block *block = mpl_block_at(pool, id);
+        memplug_pfn_t pfn = mpl_block_start(pool, block);
+
+        for (; block->nr_pooled[size] != 0 && mpl_huge_next(pool, block, size, &pfn); pfn.nr++) {
+            struct mpl_page *page = mpl_page_at(pool, pfn);
+
+            if (flag == MPL_HUGE_EXCESS && mpl_huge_is_excess(pool, pfn))
+                mpl_huge_set_excess(pool, pfn, size, false);
+            mpl_huge_flag(page, 0, flag);
+        }
+    }
 }

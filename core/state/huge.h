@@ -7,12 +7,17 @@
 
 uint64_t mpl_huge_pages(const struct memplug *pool, enum memplug_huge size);
 
-/* Free ones that are neither withheld nor promised. */
+/* Free ones that are not withheld, excess or promised. */
 uint64_t mpl_huge_available(const struct memplug *pool, enum memplug_huge size);
 
 /* The first free one at or behind *pfn that has a frame in the block; begin with *pfn = 0. */
 bool mpl_huge_next(const struct memplug *pool, const struct mpl_block *block,
                    enum memplug_huge size, memplug_pfn_t *pfn);
+
+/* The struct page of the huge page, of whatever state, that begins there; null: none does. The
+ * control lock or a slot's is held. */
+struct mpl_page *mpl_huge_at(const struct memplug *pool, memplug_pfn_t pfn,
+                             enum memplug_huge size);
 
 struct mpl_huge_want {
     int node; /* preferred; MEMPLUG_ANY_NODE */
@@ -25,18 +30,26 @@ struct mpl_huge_want {
  * withheld. */
 bool mpl_huge_find(const struct memplug *pool, enum memplug_huge size,
                    const struct mpl_huge_want *want, memplug_pfn_t *pfn);
-/* The last free one of the node, which came last. */
+/* The last one of the node that could be handed out: it came last. */
 bool mpl_huge_find_last(const struct memplug *pool, enum memplug_huge size, int node,
                         memplug_pfn_t *pfn);
 
 /* A page that became POOLED is free, or one that was POOLED is not any more. */
 void mpl_huge_count_free(struct memplug *pool, memplug_pfn_t pfn, enum memplug_huge size,
                          bool is_free);
+/* A free page is excess, or not any more. */
+bool mpl_huge_is_excess(const struct memplug *pool, memplug_pfn_t pfn);
+void mpl_huge_set_excess(struct memplug *pool, memplug_pfn_t pfn, enum memplug_huge size,
+                         bool excess);
+/* No free page has this flag, EXCESS or STUCK, any more. */
+void mpl_huge_unpark(struct memplug *pool, enum memplug_huge size, uint8_t flag);
+/* The memmap of a page of this node is lent, or not any more. */
+void mpl_huge_count_lent(struct memplug *pool, int node, enum memplug_huge size, bool lent);
 /* Pages of a node, and those of them that are surplus. */
 void mpl_huge_count(struct memplug *pool, int node, enum memplug_huge size, int nr,
                     int nr_surplus);
 
-/* Free pages with a frame in the block that are not withheld. */
+/* Free pages with a frame in the block that are neither withheld nor excess. */
 uint64_t mpl_huge_open(const struct memplug *pool, const struct mpl_block *block,
                        enum memplug_huge size);
 /* Free pages with a frame in the block are withheld, or not any more. False: the rest would not

@@ -84,12 +84,20 @@ void mpl_unisolate_span(struct memplug *pool, struct mpl_block *block, uint64_t 
     set_span(pool, block, index, nr_pages, false);
 }
 
+/* What is lent in front of the data is the block's too. */
+static void set_block(struct memplug *pool, struct mpl_block *block, bool isolated)
+{
+    uint64_t first = pool->layout.lent != 0 ? 0 : block->nr_memmap_pages;
+
+    set_span(pool, block, first, pool->layout.nr_pages - first, isolated);
+}
+
 void mpl_isolate_block(struct memplug *pool, struct mpl_block *block)
 {
-    set_span(pool, block, block->nr_memmap_pages, mpl_block_data_pages(pool, block), true);
+    set_block(pool, block, true);
 }
 
 void mpl_unisolate_block(struct memplug *pool, struct mpl_block *block)
 {
-    set_span(pool, block, block->nr_memmap_pages, mpl_block_data_pages(pool, block), false);
+    set_block(pool, block, false);
 }

@@ -160,7 +160,7 @@ int mpl_page_end(struct mpl_page *page, bool *later)
 static void disown(struct mpl_page *page)
 {
     MPL_PUT(page->mover, 0);
-    MPL_PUT(page->huge_flags, page->huge_flags & (uint8_t)~MPL_HUGE_FROM_POOL);
+    mpl_huge_flag(page, 0, MPL_HUGE_FROM_POOL);
     atomic_store_explicit(&page->cookie, 0, memory_order_relaxed);
 }
 
@@ -188,7 +188,7 @@ void mpl_page_unpool(struct mpl_page *page, enum mpl_page_state to, uint8_t move
     MPL_ASSERT(mpl_page_may_become(MPL_PAGE_POOLED, to));
     MPL_PUT(page->mover, mover);
     if (to == MPL_PAGE_TARGET)
-        MPL_PUT(page->huge_flags, page->huge_flags | MPL_HUGE_FROM_POOL);
+        mpl_huge_flag(page, MPL_HUGE_FROM_POOL, 0);
     atomic_store_explicit(&page->cookie, cookie, memory_order_relaxed);
     atomic_store_explicit(&page->state, (uint32_t)to + (pinned ? PIN : 0), memory_order_release);
 }

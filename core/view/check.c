@@ -121,8 +121,11 @@ static int check_host_bytes(const struct memplug *pool, struct memplug_reason *r
 {
     struct mpl_where where = {"pool", -1, -1, MPL_NO_PFN};
     struct mpl_rule rule = {false, "host_bytes is not what the units took from the host"};
-    uint64_t host_bytes = 0;
+    uint64_t host_bytes = 0, nr_lent = 0;
+    int error = mpl_check_lent(pool, &nr_lent, reason);
 
+    if (error != 0)
+        return error;
     for (uint64_t id = 0; id < pool->nr_blocks_max; id++) {
         const struct mpl_block *block = mpl_block_at(pool, id);
 
@@ -130,6 +133,7 @@ static int check_host_bytes(const struct memplug *pool, struct memplug_reason *r
             host_bytes += host_bytes_of(pool, block);
     }
     host_bytes += pool->boot.nr_memory * sizeof(*pool->boot.memory);
+    host_bytes -= mpl_bytes_of_pages(&pool->geometry, nr_lent);
     rule.broken = pool->host_bytes != host_bytes;
     return mpl_check_rules(reason, &where, &rule, 1);
 }
@@ -270,6 +274,8 @@ static int check_altmap(const struct memplug *pool, const struct mpl_block *unit
         {altmap->alloc != nr_frames, "the altmap did not hand out the whole memmap"},
         {altmap->free != nr_frames + altmap->align && altmap->free != nr_padded,
          "the altmap keeps more than the memmap"},
+        {!unit->bitmaps_from_host && pool->layout.lent != 0,
+         "the bitmaps lie in struct pages that lent frames need"},
         {!unit->bitmaps_from_host &&
              unit->bitmaps != (const char *)mpl_page_at(pool, mpl_pfn(start)),
          "the bitmaps are not in the memmap"},
@@ -456,13 +462,13 @@ static int check_all(struct memplug *pool, struct memplug_reason *reason)
     if (error == 0)
         error = check_blocks(pool, reason);
     if (error == 0)
-        error = check_host_bytes(pool, reason);
-    if (error == 0)
         error = mpl_check_policy(pool, reason);
     if (error == 0)
         error = check_online(pool, reason);
     if (error == 0)
         error = mpl_check_huge(pool, reason);
+    if (error == 0)
+        error = check_host_bytes(pool, reason);
     if (error == 0)
         error = mpl_check_slots(pool, reason);
     return error != 0 ? error : check_zones(pool, reason);

@@ -8,6 +8,7 @@
 #define MPL_CHECK_H
 
 #include "../state/huge.h"
+#include "../state/hvo.h"
 #include "look.h"
 
 struct mpl_rule {
@@ -38,6 +39,8 @@ int mpl_check_frames(struct memplug *pool, const struct mpl_block *block,
 int mpl_check_huge_page(const struct memplug *pool, const struct mpl_block *block,
                         uint64_t index, struct memplug_reason *reason);
 int mpl_check_huge(struct memplug *pool, struct memplug_reason *reason);
+/* What is lent is what huge pages lend. nr_host: pages of the host's memmaps that are. */
+int mpl_check_lent(const struct memplug *pool, uint64_t *nr_host, struct memplug_reason *reason);
 
 /* What slots hold is what the bitmaps call held. */
 int mpl_check_slots(struct memplug *pool, struct memplug_reason *reason);

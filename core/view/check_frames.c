@@ -23,32 +23,57 @@ static bool goes_on(const struct memplug *pool, const struct mpl_block *block)
     const struct mpl_block *before = block - 1;
 
     return mpl_block_id(pool, block) > 0 && mpl_block_state(before) == MEMPLUG_BLOCK_ONLINE &&
-           before->nr_memmap_pages < pool->layout.nr_pages &&
+           !mpl_is_memmap(pool, before, pool->layout.nr_pages - 1) &&
            is(pool, before, pool->layout.nr_pages - 1, MPL_LOOK_USED);
+}
+
+/* Frames that hold the memmap and are no heads, or are heads; and those described. */
+struct memmap_count {
+    uint64_t nr_free, nr_tails, nr_heads, nr_described;
+};
+
+static struct memmap_count count_memmap(const struct memplug *pool, const struct mpl_block *block)
+{
+    struct memmap_count count = {0};
+
+    for (uint64_t word = 0; word * 64 < block->nr_memmap_pages; word++) {
+        uint64_t memmap = mpl_memmap_mask(pool, block, word);
+        uint64_t heads = mpl_look_mask(pool, block, word, MPL_LOOK_HEAD);
+        uint64_t used = mpl_look_mask(pool, block, word, MPL_LOOK_USED);
+        uint64_t described = mpl_look_word(block, pool->layout.described, word);
+
+        count.nr_free += MPL_POPCOUNT64(memmap & ~used);
+        count.nr_tails += MPL_POPCOUNT64(memmap & used & ~heads);
+        count.nr_heads += MPL_POPCOUNT64(memmap & heads);
+        count.nr_described += MPL_POPCOUNT64(memmap & heads & described);
+    }
+    return count;
 }
 
 /* The head of the block: its part of the memmap, and where the data begin. */
 static int check_start(const struct memplug *pool, const struct mpl_block *block,
                        struct memplug_reason *reason)
 {
-    uint64_t nr_pages = pool->layout.nr_pages;
     uint64_t nr_memmap = block->nr_memmap_pages;
     struct mpl_where where = at_frame("frames", pool, block, 0);
     struct mpl_where data = at_frame("frames", pool, block, nr_memmap);
-    bool tail = nr_memmap < nr_pages && !is(pool, block, nr_memmap, MPL_LOOK_BEGIN);
+    bool tail = nr_memmap < pool->layout.nr_pages && !is(pool, block, nr_memmap, MPL_LOOK_BEGIN);
+    struct memmap_count count = count_memmap(pool, block);
+    bool lends = pool->layout.lent != 0;
     const struct mpl_rule memmap[] = {
-        {nr_memmap > 0 && mpl_look_count(pool, block, 0, nr_memmap, MPL_LOOK_USED) != nr_memmap,
-         "a frame of the memmap is free"},
-        {nr_memmap > 0 && !is(pool, block, 0, MPL_LOOK_HEAD),
+        {count.nr_free != 0, "a frame of the memmap is free"},
+        {nr_memmap > 0 && mpl_is_memmap(pool, block, 0) && !is(pool, block, 0, MPL_LOOK_HEAD),
          "the memmap's frames have no head"},
-        {nr_memmap > 0 && mpl_look_count(pool, block, 0, nr_memmap, MPL_LOOK_HEAD) != 1,
+        {!lends && nr_memmap > 0 && count.nr_heads != 1,
          "there is a head among the memmap's frames"},
-        {nr_memmap > 0 && mpl_look_bit(block, pool->layout.described, 0),
-         "the memmap's frames are described"},
+        {lends && count.nr_tails != 0, "a frame of a memmap that can be lent is no head"},
+        {count.nr_described != 0, "the memmap's frames are described"},
     };
     const struct mpl_rule start[] = {
-        {tail && nr_memmap > 0, "the memmap's frames reach into the data"},
-        {tail && nr_memmap == 0 && !goes_on(pool, block),
+        {tail && nr_memmap > 0 && mpl_is_memmap(pool, block, nr_memmap - 1),
+         "the memmap's frames reach into the data"},
+        {!mpl_is_memmap(pool, block, 0) && !is(pool, block, 0, MPL_LOOK_BEGIN) &&
+             !goes_on(pool, block),
          "the first frames of the block belong to nothing"},
     };
     int error = mpl_check_rules(reason, &where, memmap, NR_ROWS(memmap));
@@ -102,12 +127,12 @@ static int check_described(const struct memplug *pool, const struct mpl_block *b
     return error != 0 ? error : mpl_check_huge_page(pool, block, index, reason);
 }
 
-/* Every head of the data; *nr_kept: pages that were never released. */
+/* Every head but the memmap's; *nr_kept: pages that were never released. */
 static int check_heads(const struct memplug *pool, const struct mpl_block *block,
                        uint64_t *nr_kept, struct memplug_reason *reason)
 {
     uint64_t nr_pages = pool->layout.nr_pages;
-    uint64_t index = block->nr_memmap_pages;
+    uint64_t index = 0;
     int error = 0;
 
     *nr_kept = 0;
@@ -118,6 +143,8 @@ static int check_heads(const struct memplug *pool, const struct mpl_block *block
         index = mpl_look_for(pool, block, index, nr_pages, MPL_LOOK_HEAD);
         if (index == nr_pages)
             return 0;
+        if (mpl_is_memmap(pool, block, index))
+            continue;
         where = at_frame("frames", pool, block, index);
         raw = (struct mpl_rule){!mpl_look_bit(block, pool->layout.described, index),
                                 "pages in a Movable zone are not described"};
@@ -252,7 +279,8 @@ static int check_counters(const struct memplug *pool, const struct mpl_block *bl
          "there are bits behind the end of the summary or of the isolated pageblocks"},
         {block->nr_isolated != nr_isolated, "nr_isolated of the block is not what the bits say"},
         {block->nr_free != nr_open_free, "nr_free of the block is not what its pageblocks say"},
-        {block->nr_managed != mpl_block_data_pages(pool, block) - block->nr_absent - nr_kept,
+        {block->nr_managed != mpl_block_data_pages(pool, block) - block->nr_absent - nr_kept +
+                                  mpl_lent_count(pool, block),
          "nr_managed of the block is not its data less what the online hook kept"},
     };
 

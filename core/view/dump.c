@@ -66,6 +66,8 @@ static void dump_pool(const struct memplug *pool, struct mpl_text *text)
     mpl_text_hex_field(text, "cpu_nodes", pool->cpu_nodes);
     mpl_text_field(text, "slots", pool->nr_slots);
     mpl_text_field(text, "host_bytes", pool->host_bytes);
+    if (pool->hvo != MEMPLUG_HVO_OFF)
+        mpl_text_field(text, "hvo", pool->hvo);
     mpl_text_string(text, pool->hook.online_pages ? " hook set\n" : " hook default\n");
 }
 
@@ -198,6 +200,15 @@ static void dump_huge_count(const struct mpl_huge_count *count, struct mpl_text 
     mpl_text_field(text, "surplus", count->nr_surplus);
 }
 
+static void dump_lent_count(const struct mpl_huge_count *count, struct mpl_text *text)
+{
+    if (count->nr_excess != 0)
+        mpl_text_field(text, "excess", count->nr_excess);
+    if (count->nr_lent != 0)
+        mpl_text_field(text, "lent", count->nr_lent);
+    mpl_text_string(text, "\n");
+}
+
 static void dump_huge(const struct memplug *pool, unsigned size, struct mpl_text *text)
 {
     struct mpl_spin *spin = &((struct memplug *)pool)->huge_lock;
@@ -212,14 +223,14 @@ static void dump_huge(const struct memplug *pool, unsigned size, struct mpl_text
     dump_huge_count(&huge.all, text);
     mpl_text_field(text, "reserved", huge.nr_reserved);
     mpl_text_field(text, "withheld", huge.nr_withheld);
-    mpl_text_string(text, "\n");
+    dump_lent_count(&huge.all, text);
     for (unsigned node = 0; node < pool->nr_nodes; node++) {
         if (huge.nodes[node].nr == 0)
             continue;
         mpl_text_string(text, "huge on node ");
         mpl_text_decimal(text, node);
         dump_huge_count(&huge.nodes[node], text);
-        mpl_text_string(text, "\n");
+        dump_lent_count(&huge.nodes[node], text);
     }
 }
 
@@ -273,6 +284,30 @@ static uint64_t unused_run(const struct memplug *pool, const struct mpl_block *b
     return pfn > start + index ? pfn - start - index : nr_pages;
 }
 
+/* Frames of the memmap, lent ones apart. */
+static uint64_t memmap_run(const struct memplug *pool, const struct mpl_block *block,
+                           uint64_t index)
+{
+    uint64_t end = index;
+
+    while (end < pool->layout.nr_pages && mpl_is_memmap(pool, block, end))
+        end++;
+    return end - index;
+}
+
+/* Lent frames as runs. */
+static void dump_lent(const struct memplug *pool, const struct mpl_block *block,
+                      struct mpl_text *text)
+{
+    const char *bits = block->bitmaps + pool->layout.lent;
+
+    if (mpl_lent_count(pool, block) == 0)
+        return;
+    mpl_text_string(text, " lent");
+    dump_bits(text, (const uint64_t *)(const void *)bits, pool->layout.nr_pages);
+    mpl_text_string(text, "\n");
+}
+
 /* One run from index on; returns its pages. */
 static uint64_t dump_run(const struct memplug *pool, const struct mpl_block *block,
                          uint64_t index, struct mpl_text *text)
@@ -282,12 +317,15 @@ static uint64_t dump_run(const struct memplug *pool, const struct mpl_block *blo
     bool head = (mpl_look_mask(pool, block, index / 64, MPL_LOOK_HEAD) & bit) != 0;
     bool described = head && mpl_look_bit(block, pool->layout.described, index);
     bool poisoned = mpl_poisoned(block, index);
+    bool memmap = mpl_is_memmap(pool, block, index);
     uint64_t nr_pages = mpl_look_run(pool, block, index);
     uint64_t nr_run = nr_pages;
 
     if (!used)
         nr_run = unused_run(pool, block, index);
-    else if (index != 0 || block->nr_memmap_pages == 0)
+    else if (memmap)
+        nr_run = memmap_run(pool, block, index);
+    else
         nr_run = head && !described && !poisoned ? raw_run(pool, block, index, nr_pages)
                                                  : nr_pages;
     mpl_text_string(text, " ");
@@ -301,13 +339,13 @@ static uint64_t dump_run(const struct memplug *pool, const struct mpl_block *blo
         mpl_text_string(text, block->zone == MEMPLUG_NR_ZONES ? "unmanaged" : "free");
     else if (described)
         dump_described(pool, mpl_pfn_add(mpl_block_start(pool, block), index), text);
-    else if (index < block->nr_memmap_pages)
-        mpl_text_string(text, head ? "memmap" : "memmap tail");
+    else if (memmap)
+        mpl_text_string(text, "memmap");
     else if (poisoned)
         mpl_text_string(text, "poisoned");
     else
         mpl_text_string(text, head ? "raw" : "tail");
-    if (head && !described && !poisoned && index >= block->nr_memmap_pages)
+    if (head && !described && !poisoned && !memmap)
         mpl_text_field(text, "pages", nr_pages);
     mpl_text_string(text, "\n");
     return nr_run;
@@ -398,6 +436,7 @@ static void dump_block(const struct memplug *pool, uint64_t id, struct mpl_text 
     if (info.state != MEMPLUG_BLOCK_ONLINE)
         return; /* what the bitmaps hold means nothing */
     dump_isolated(pool, block, text);
+    dump_lent(pool, block, text);
     for (uint64_t index = 0; index < pool->layout.nr_pages;)
         index += dump_run(pool, block, index, text);
 }

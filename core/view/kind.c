@@ -38,7 +38,7 @@ static enum memplug_frame_kind kind_of(const struct memplug *pool, const struct 
 {
     uint64_t head;
 
-    if (index < block->nr_memmap_pages)
+    if (mpl_is_memmap(pool, block, index))
         return MEMPLUG_FRAME_MEMMAP;
     if (mpl_early_is_hole(pool, block, index))
         return MEMPLUG_FRAME_ABSENT;

@@ -62,7 +62,7 @@ uint64_t mpl_look_run(const struct memplug *pool, const struct mpl_block *block,
 
 uint64_t mpl_look_run_on(const struct memplug *pool, const struct mpl_block *next)
 {
-    if (mpl_block_state(next) != MEMPLUG_BLOCK_ONLINE || next->nr_memmap_pages != 0)
+    if (mpl_block_state(next) != MEMPLUG_BLOCK_ONLINE || mpl_is_memmap(pool, next, 0))
         return 0;
     return mpl_look_for(pool, next, 0, pool->layout.nr_pages, MPL_LOOK_BEGIN);
 }

@@ -7,6 +7,7 @@
 #ifndef MPL_LOOK_H
 #define MPL_LOOK_H
 
+#include "../state/lent.h"
 #include "../state/state.h"
 
 static inline uint64_t mpl_look_word(const struct mpl_block *block, uint64_t bitmap, uint64_t word)

@@ -6,7 +6,7 @@
  */
 #include "../door.h"
 #include "../state/early.h"
-#include "../state/huge.h"
+#include "../state/hvo.h"
 #include "look.h"
 
 #define MAX_ENTRIES 32u
@@ -29,7 +29,8 @@ struct found {
 struct survey {
     struct memplug *pool;
     const struct mpl_block *block;
-    uint64_t index;    /* where the walk stands */
+    const struct mpl_block *at; /* where the walk stands, and how far it goes there */
+    uint64_t index, end;
     uint64_t nr_pages; /* to be moved */
     uint64_t nr_frames; /* that are needed elsewhere for that */
     uint64_t nr_targets[MEMPLUG_NR_HUGE]; /* free huge pages elsewhere that may be targets */
@@ -76,10 +77,10 @@ static bool look_before(const struct survey *survey, const struct mpl_zone *zone
                         struct entry *entry)
 {
     const struct memplug *pool = survey->pool;
-    const struct mpl_block *block = survey->block;
+    const struct mpl_block *block = survey->at;
     uint64_t head;
 
-    while (block->nr_memmap_pages == 0 && mpl_frame_get(pool, block, 0) == MPL_FRAME_TAIL &&
+    while (!mpl_is_memmap(pool, block, 0) && mpl_frame_get(pool, block, 0) == MPL_FRAME_TAIL &&
            mpl_block_id(pool, block) > 0) {
         block--;
         if (mpl_block_state(block) != MEMPLUG_BLOCK_ONLINE || mpl_zone_of(pool, block) != zone)
@@ -96,8 +97,7 @@ static bool look_before(const struct survey *survey, const struct mpl_zone *zone
 static bool gather(struct survey *survey)
 {
     const struct memplug *pool = survey->pool;
-    uint64_t nr_pages = pool->layout.nr_pages;
-    struct mpl_zone *zone = lock_zone(pool, survey->block);
+    struct mpl_zone *zone = lock_zone(pool, survey->at);
     uint64_t end;
 
     if (!zone)
@@ -105,14 +105,16 @@ static bool gather(struct survey *survey)
     survey->nr_entries = 0;
     if (survey->index == 0 && look_before(survey, zone, &survey->entries[0]))
         survey->nr_entries++;
-    if (survey->index < survey->block->nr_memmap_pages)
-        survey->index = survey->block->nr_memmap_pages;
-    end = nr_pages - survey->index < MAX_WALK ? nr_pages : survey->index + MAX_WALK;
+    end = survey->end - survey->index < MAX_WALK ? survey->end : survey->index + MAX_WALK;
     while (survey->nr_entries < MAX_ENTRIES) {
-        survey->index = mpl_look_for(pool, survey->block, survey->index, end, MPL_LOOK_HEAD);
+        survey->index = mpl_look_for(pool, survey->at, survey->index, end, MPL_LOOK_HEAD);
         if (survey->index == end)
             break;
-        look_at(pool, survey->block, survey->index++, &survey->entries[survey->nr_entries++]);
+        if (mpl_is_memmap(pool, survey->at, survey->index)) {
+            survey->index++;
+            continue;
+        }
+        look_at(pool, survey->at, survey->index++, &survey->entries[survey->nr_entries++]);
     }
     mpl_spin_unlock(&zone->lock);
     return true;
@@ -386,6 +388,81 @@ static int answer(struct mpl_op *op, struct survey *survey)
     return 0;
 }
 
+/* All allocations that begin in these frames, and the one that goes on in the first frame of a
+ * block. False: the block is not online any more. */
+static bool walk(struct survey *survey, const struct mpl_block *block, uint64_t index,
+                 uint64_t nr_pages)
+{
+    survey->at = block;
+    survey->index = index;
+    survey->end = index + nr_pages;
+    while (survey->index < survey->end) {
+        if (!gather(survey))
+            return false;
+        for (unsigned i = 0; i < survey->nr_entries; i++)
+            judge(survey, &survey->entries[i]);
+    }
+    return true;
+}
+
+/* The next huge page at or behind *pfn with a frame before end, whose memmap is lent. */
+static bool next_lent(struct memplug *pool, memplug_pfn_t end, enum memplug_huge size,
+                      memplug_pfn_t *pfn, struct mpl_hvo_group *group)
+{
+    uint64_t nr_pages = mpl_huge_pages(pool, size);
+    struct mpl_slot *slot = mpl_percpu_lock(pool);
+    bool found = false;
+
+    mpl_spin_lock(pool, &pool->huge_lock);
+    for (uint64_t at = mpl_round_up(pfn->nr, nr_pages); at < end.nr && !found; at += nr_pages) {
+        const struct mpl_page *page = mpl_huge_at(pool, mpl_pfn(at), size);
+
+        found = page && (page->huge_flags & MPL_HUGE_LENT) != 0 &&
+                mpl_hvo_group(pool, mpl_pfn(at), size, group);
+        *pfn = mpl_pfn(at);
+    }
+    mpl_spin_unlock(&pool->huge_lock);
+    mpl_percpu_unlock(slot);
+    return found;
+}
+
+/* The group's frames in other blocks; held: only if some lie in this one too. */
+static void walk_group(struct survey *survey, const struct mpl_hvo_group *group, bool held)
+{
+    struct mpl_block *block;
+    uint64_t index, nr_pages;
+    bool here = !held;
+
+    for (unsigned at = 0; mpl_hvo_piece(survey->pool, group, at, &block, &index, &nr_pages); at++)
+        here |= block == survey->block;
+    for (unsigned at = 0;
+         here && mpl_hvo_piece(survey->pool, group, at, &block, &index, &nr_pages); at++)
+        if (block != survey->block && !walk(survey, block, index, nr_pages))
+            return; /* it has gone meanwhile, and what was lent in it with it */
+}
+
+/* Frames in other blocks have to come back too: those lent by huge pages of this one, and those
+ * lent together with some of this one. */
+static void walk_lent(struct survey *survey)
+{
+    struct memplug *pool = survey->pool;
+    memplug_pfn_t start[2], end[2];
+
+    start[0] = mpl_block_start(pool, survey->block);
+    end[0] = mpl_pfn_add(start[0], pool->layout.nr_pages);
+    mpl_hvo_described_by(pool, survey->block, &start[1], &end[1]);
+    for (unsigned i = 0; i < 2 * MEMPLUG_NR_HUGE; i++) {
+        enum memplug_huge size = (enum memplug_huge)(i / 2);
+        memplug_pfn_t pfn = mpl_pfn(start[i % 2].nr & ~(mpl_huge_pages(pool, size) - 1));
+        struct mpl_hvo_group group;
+
+        for (; next_lent(pool, end[i % 2], size, &pfn, &group); pfn.nr++)
+            if (i % 2 == 0 || pfn.nr >= end[0].nr ||
+                pfn.nr + mpl_huge_pages(pool, size) <= start[0].nr) /* else it was the first time */
+                walk_group(survey, &group, i % 2 != 0);
+    }
+}
+
 int memplug_why(struct memplug *pool, uint64_t id, struct memplug_reason *reason)
 {
     struct mpl_door door;
@@ -403,11 +480,9 @@ int memplug_why(struct memplug *pool, uint64_t id, struct memplug_reason *reason
     if (obstacle != NULL)
         return mpl_fail(&door.op, -MPL_EINVAL, obstacle, NULL);
     look_at_pools(&survey);
-    while (survey.index < pool->layout.nr_pages) {
-        if (!gather(&survey))
-            return fail_state(&door.op, survey.block);
-        for (unsigned i = 0; i < survey.nr_entries; i++)
-            judge(&survey, &survey.entries[i]);
-    }
+    if (!walk(&survey, survey.block, 0, pool->layout.nr_pages))
+        return fail_state(&door.op, survey.block);
+    if (pool->hvo != MEMPLUG_HVO_OFF)
+        walk_lent(&survey);
     return answer(&door.op, &survey);
 }

@@ -36,6 +36,11 @@ void fake_stat(const struct fake_machine *machine, struct fake_stat *stat)
     for (i = 0; i < machine->nr_mappings; i++)
         *(machine->mappings[i].alias ? &stat->aliased_bytes : &stat->provided_bytes) +=
             machine->mappings[i].size_bytes;
+    for (i = 0; i < machine->nr_mappings; i++) {
+        stat->nr_lent_pages += fake_nr_lent(&machine->mappings[i]);
+        if (!machine->mappings[i].alias)
+            stat->nr_lent_provided_pages += fake_nr_lent(&machine->mappings[i]);
+    }
     for (i = 0; i < machine->nr_memories; i++)
         stat->memory_bytes += machine->memories[i].size_bytes;
 }
@@ -124,6 +129,25 @@ static void dump_memories(const struct dump *dump, const struct fake_machine *ma
     free(sizes);
 }
 
+/* Runs of units that show another page. */
+static void dump_lent(const struct dump *dump, const struct fake_mapping *mapping)
+{
+    uint64_t nr = mapping->size_bytes / mapping->unit_bytes;
+    uint64_t i;
+
+    if (fake_nr_lent(mapping))
+        put(dump, " lent");
+    for (i = 0; fake_nr_lent(mapping) && i < nr; i++) {
+        uint64_t first = i;
+
+        while (i < nr && fake_is_lent(mapping, i))
+            i++;
+        if (i > first)
+            put(dump, " %" PRIu64 "-%" PRIu64, first, i - 1);
+    }
+    put(dump, "\n");
+}
+
 void fake_dump(const struct fake_machine *machine, memplug_write_t *write, void *context)
 {
     struct dump dump = {.write = write, .context = context};
@@ -145,9 +169,10 @@ void fake_dump(const struct fake_machine *machine, memplug_write_t *write, void 
         put(&dump, "memmap 0x%" PRIx64 " + 0x%" PRIx64 " unit 0x%" PRIx64, mapping->offset,
             mapping->size_bytes, mapping->unit_bytes);
         if (mapping->alias)
-            put(&dump, ": alias of 0x%" PRIx64 "\n", mapping->address);
+            put(&dump, ": alias of 0x%" PRIx64, mapping->address);
         else
-            put(&dump, ": provided\n");
+            put(&dump, ": provided");
+        dump_lent(&dump, mapping);
     }
     dump_memories(&dump, machine);
     dump_tables(&dump, &machine->direct_tables);
@@ -401,7 +426,8 @@ static bool check_boot(struct check *check, const struct fake_stat *stat)
     if (stat->nr_table_pages != stat->nr_direct_tables + stat->nr_memmap_tables)
         return wrong(check, "%" PRIu64 " boot pages are tables, counted as %" PRIu64,
                      stat->nr_table_pages, stat->nr_direct_tables + stat->nr_memmap_tables);
-    if (stat->nr_provided_pages * machine->page_bytes != stat->provided_bytes)
+    if ((stat->nr_provided_pages + stat->nr_lent_provided_pages) * machine->page_bytes !=
+        stat->provided_bytes)
         return wrong(check, "%" PRIu64 " boot pages are memmap", stat->nr_provided_pages);
     if (stat->nr_table_pages + stat->nr_provided_pages + stat->nr_memory_pages +
             stat->nr_free_boot_pages != machine->nr_boot_pages)

@@ -69,7 +69,8 @@ _Noreturn void fake_panic(struct fake_machine *machine, const char *format, ...)
 
 static const char *const operation_names[FAKE_NR_OPERATIONS] = {
     "lock",   "attach",       "memmap_alias", "memmap_provide", "memory_get", "unlock", "detach",
-    "memmap_unmap", "memory_put", "alignment", "now_ns", "cpu", "relax",
+    "memmap_unmap", "memory_put", "alignment", "now_ns", "cpu", "relax", "memmap_lend",
+    "memmap_return", "memmap_restore",
 };
 
 struct fake_machine *fake_enter(void *host, enum fake_operation operation, bool locked)
@@ -153,10 +154,13 @@ static const struct memplug_host_ops fake_ops = {
     .attach = fake_attach,
     .memmap_alias = fake_memmap_alias,
     .memmap_provide = fake_memmap_provide,
+    .memmap_restore = fake_memmap_restore,
     .memory_get = fake_memory_get,
     .unlock = fake_unlock,
     .detach = fake_detach,
     .memmap_unmap = fake_memmap_unmap,
+    .memmap_lend = fake_memmap_lend,
+    .memmap_return = fake_memmap_return,
     .memory_put = fake_memory_put,
     .alignment = fake_backing_alignment,
     .now_ns = fake_now_ns,
@@ -259,8 +263,10 @@ static void machine_free(struct fake_machine *machine)
         machine->backings = backing->next;
         free(backing);
     }
-    while (machine->nr_mappings)
+    while (machine->nr_mappings) {
         free(machine->mappings[--machine->nr_mappings].frames);
+        free(machine->mappings[machine->nr_mappings].shown);
+    }
     free(machine->extents);
     free(machine->mappings);
     free(machine->memories);

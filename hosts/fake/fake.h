@@ -132,6 +132,9 @@ enum fake_operation {
     FAKE_NOW,
     FAKE_CPU,
     FAKE_RELAX,
+    FAKE_LEND,
+    FAKE_RETURN,
+    FAKE_RESTORE,
     FAKE_NR_OPERATIONS
 };
 
@@ -141,6 +144,7 @@ struct fake_stat {
     uint64_t nr_table_pages, nr_provided_pages, nr_memory_pages, nr_free_boot_pages;
     uint64_t attached_bytes, aliased_bytes, provided_bytes, memory_bytes;
     uint64_t nr_extents, nr_mappings, nr_memories;
+    uint64_t nr_lent_pages, nr_lent_provided_pages; /* of the memmap: show another page */
 };
 
 void fake_stat(const struct fake_machine *machine, struct fake_stat *stat);

@@ -58,6 +58,7 @@ static const struct {
     [FAULT_ALIAS] = {"memmap_alias", -ENOMEM},
     [FAULT_PROVIDE] = {"memmap_provide", -ENOMEM},
     [FAULT_MEMORY_GET] = {"memory_get", -ENOMEM},
+    [FAULT_RESTORE] = {"memmap_restore", -ENOMEM},
     [FAULT_MOVE] = {"move", -EBUSY},
     [FAULT_GOING] = {"going", -EPERM},
     [FAULT_LOST] = {"lost", -EBUSY},
@@ -141,6 +142,30 @@ static int fault_memory_get(void *host, uint64_t size_bytes, void **memory)
     return fault->inner->ops->memory_get(fault->inner->context, size_bytes, memory);
 }
 
+static int fault_restore(void *host, uint64_t offset, uint64_t size_bytes)
+{
+    struct fault *fault = host;
+    int error = meet(fault, FAULT_RESTORE, NULL);
+
+    if (error)
+        return error;
+    return fault->inner->ops->memmap_restore(fault->inner->context, offset, size_bytes);
+}
+
+static void fault_lend(void *host, uint64_t offset, uint64_t size_bytes)
+{
+    struct fault *fault = host;
+
+    fault->inner->ops->memmap_lend(fault->inner->context, offset, size_bytes);
+}
+
+static void fault_return(void *host, uint64_t offset, uint64_t size_bytes)
+{
+    struct fault *fault = host;
+
+    fault->inner->ops->memmap_return(fault->inner->context, offset, size_bytes);
+}
+
 static void fault_unlock(void *host)
 {
     struct fault *fault = host;
@@ -202,10 +227,13 @@ static const struct memplug_host_ops fault_ops = {
     .attach = fault_attach,
     .memmap_alias = fault_alias,
     .memmap_provide = fault_provide,
+    .memmap_restore = fault_restore,
     .memory_get = fault_memory_get,
     .unlock = fault_unlock,
     .detach = fault_detach,
     .memmap_unmap = fault_unmap,
+    .memmap_lend = fault_lend,
+    .memmap_return = fault_return,
     .memory_put = fault_memory_put,
     .alignment = fault_alignment,
     .now_ns = fault_now_ns,

@@ -20,6 +20,7 @@ enum fault_kind {
     FAULT_ALIAS,      /* -ENOMEM */
     FAULT_PROVIDE,    /* -ENOMEM */
     FAULT_MEMORY_GET, /* -ENOMEM */
+    FAULT_RESTORE,    /* -ENOMEM */
     FAULT_MOVE,       /* -EBUSY: one entry of a move() */
     FAULT_GOING,      /* -EPERM: an answer to PREPARE_ONLINE or to GOING_* */
     FAULT_LOST,       /* -EBUSY: a lost() */

@@ -34,7 +34,10 @@ struct fake_mapping {
     bool alias;
     uint64_t address; /* of an alias */
     uint64_t *frames; /* of a provided one: the frame of each unit */
+    uint64_t *shown;  /* the frame that a lent unit shows; else FAKE_NOT_LENT; null: none was */
 };
+
+#define FAKE_NOT_LENT UINT64_MAX
 
 struct fake_memory {
     void *memory;
@@ -103,6 +106,16 @@ int fake_memmap_alias(void *host, uint64_t offset, uint64_t address, uint64_t si
                       uint64_t unit_bytes);
 int fake_memmap_provide(void *host, uint64_t offset, uint64_t size_bytes, uint64_t unit_bytes);
 void fake_memmap_unmap(void *host, uint64_t offset, uint64_t size_bytes, uint64_t unit_bytes);
+/* lend.c */
+void fake_memmap_lend(void *host, uint64_t offset, uint64_t size_bytes);
+void fake_memmap_return(void *host, uint64_t offset, uint64_t size_bytes);
+int fake_memmap_restore(void *host, uint64_t offset, uint64_t size_bytes);
+bool fake_is_lent(const struct fake_mapping *mapping, uint64_t unit);
+uint64_t fake_nr_lent(const struct fake_mapping *mapping);
+
+/* A mapping of this process: -ENOMEM. */
+int fake_process_map(struct fake_machine *machine, char *at, uint64_t size_bytes, uint64_t array);
+
 /* The array's byte behind the nth unit of a mapping, or behind an attached address; UINT64_MAX
  * if nothing is attached there. */
 uint64_t fake_mapping_array(const struct fake_machine *machine,

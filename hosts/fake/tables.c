@@ -156,11 +156,11 @@ int fake_tables_map(struct fake_tables *tables, uint64_t where, uint64_t unit_by
     return 0;
 }
 
-void fake_tables_unmap(struct fake_tables *tables, uint64_t where, uint64_t unit_bytes,
-                       uint64_t frame)
+/* Go down to the leaf of this unit with this frame. */
+static unsigned find_leaf(const struct fake_tables *tables, uint64_t where, uint64_t unit_bytes,
+                          uint64_t frame, uint64_t path[FAKE_LEVELS_MAX])
 {
     unsigned level = leaf_level(tables, unit_bytes);
-    uint64_t path[FAKE_LEVELS_MAX];
     uint64_t entry = 0;
 
     if (descend(tables, where, level, path) == level)
@@ -174,7 +174,26 @@ void fake_tables_unmap(struct fake_tables *tables, uint64_t where, uint64_t unit
         fake_panic(tables->machine,
                    "%s: 0x%" PRIx64 " maps frame 0x%" PRIx64 ", not 0x%" PRIx64, tables->name,
                    where, entry >> FAKE_ENTRY_SHIFT, frame);
+    return level;
+}
+
+void fake_tables_unmap(struct fake_tables *tables, uint64_t where, uint64_t unit_bytes,
+                       uint64_t frame)
+{
+    uint64_t path[FAKE_LEVELS_MAX];
+    unsigned level = find_leaf(tables, where, unit_bytes, frame, path);
+
     entry_clear(tables, path, level, where);
+}
+
+void fake_tables_replace(struct fake_tables *tables, uint64_t where, uint64_t unit_bytes,
+                         uint64_t old, uint64_t new)
+{
+    uint64_t path[FAKE_LEVELS_MAX];
+    unsigned level = find_leaf(tables, where, unit_bytes, old, path);
+
+    table_at(tables, path[level])[table_index(tables, level, where)] =
+        new << FAKE_ENTRY_SHIFT | FAKE_ENTRY_LEAF | FAKE_ENTRY_PRESENT;
 }
 
 static bool walk_table(const struct fake_tables *tables, const struct fake_tables_visitor *visitor,

@@ -41,6 +41,11 @@ int fake_tables_map(struct fake_tables *tables, uint64_t where, uint64_t unit_by
 void fake_tables_unmap(struct fake_tables *tables, uint64_t where, uint64_t unit_bytes,
                        uint64_t frame);
 
+/* One unit that is mapped there with the old frame is mapped with the new one: only the entry
+ * changes. Panics as unmap. */
+void fake_tables_replace(struct fake_tables *tables, uint64_t where, uint64_t unit_bytes,
+                         uint64_t old, uint64_t new);
+
 struct fake_tables_visitor {
     bool (*table)(void *context, unsigned level, uint64_t frame, unsigned nr_used);
     bool (*leaf)(void *context, uint64_t where, uint64_t unit_bytes, uint64_t frame);

@@ -15,7 +15,7 @@
 
 /* --- mappings of this process ----------------------------------------------------------------- */
 
-static int process_map(struct fake_machine *machine, char *at, uint64_t size_bytes, uint64_t array)
+int fake_process_map(struct fake_machine *machine, char *at, uint64_t size_bytes, uint64_t array)
 {
     void *mapped = mmap(at, size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
                         machine->array_fd, (off_t)array);
@@ -157,8 +157,8 @@ int fake_attach(void *host, const struct memplug_extent *extent)
     error = direct_tables_map(machine, &new);
     if (error)
         return error;
-    error = process_map(machine, machine->host.direct_map + extent->address, extent->size_bytes,
-                        new.array);
+    error = fake_process_map(machine, machine->host.direct_map + extent->address,
+                             extent->size_bytes, new.array);
     if (error) {
         direct_tables_unmap(machine, &new, extent->address + extent->size_bytes);
         return error;
@@ -214,6 +214,8 @@ void fake_detach(void *host, const struct memplug_extent *extent)
 uint64_t fake_mapping_array(const struct fake_machine *machine,
                             const struct fake_mapping *mapping, uint64_t unit)
 {
+    if (fake_is_lent(mapping, unit))
+        return mapping->shown[unit] * machine->page_bytes;
     if (mapping->alias)
         return fake_address_array(machine, mapping->address + unit * mapping->unit_bytes);
     return mapping->frames[unit] * machine->page_bytes;
@@ -266,7 +268,7 @@ static int memmap_process_map(struct fake_machine *machine, const struct fake_ma
         while (i + n < nr_units(mapping) &&
                fake_mapping_array(machine, mapping, i + n) == array + n * unit)
             n++;
-        if (process_map(machine, start + i * unit, n * unit, array)) {
+        if (fake_process_map(machine, start + i * unit, n * unit, array)) {
             process_unmap(machine, start, mapping->size_bytes);
             return -ENOMEM;
         }
@@ -461,6 +463,10 @@ void fake_memmap_unmap(void *host, uint64_t offset, uint64_t size_bytes, uint64_
                    "memmap_unmap: 0x%" PRIx64 " bytes in units of 0x%" PRIx64 " were mapped at 0x%"
                    PRIx64 ", not 0x%" PRIx64 " in 0x%" PRIx64,
                    old.size_bytes, old.unit_bytes, offset, size_bytes, unit_bytes);
+    if (fake_nr_lent(&old))
+        fake_panic(machine, "memmap_unmap: %" PRIu64 " pages at 0x%" PRIx64 " are still lent",
+                   fake_nr_lent(&old), offset);
+    free(old.shown);
     process_unmap(machine, machine->host.memmap + offset, size_bytes);
     memmap_tables_unmap(machine, &old, nr_units(&old));
     if (!old.alias)

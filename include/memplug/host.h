@@ -54,6 +54,10 @@ struct memplug_host_ops {
     /* Make size_bytes at memmap + offset usable with memory of the host's own. */
     int (*memmap_provide)(void *host, uint64_t offset, uint64_t size_bytes, uint64_t unit_bytes);
 
+    /* The way back of memmap_lend for memory of the host's own: each page has memory of its own
+     * again, of any content. -ENOMEM. Null where memmap_lend is. */
+    int (*memmap_restore)(void *host, uint64_t offset, uint64_t size_bytes);
+
     /* Memory for the core, aligned to 64 bytes, zeroed. size_bytes need not be whole pages. */
     int (*memory_get)(void *host, uint64_t size_bytes, void **memory);
 
@@ -67,6 +71,17 @@ struct memplug_host_ops {
 
     /* The way back of memmap_alias and memmap_provide: the same offset, size and unit. */
     void (*memmap_unmap)(void *host, uint64_t offset, uint64_t size_bytes, uint64_t unit_bytes);
+
+    /* Show the page before offset in place of each of these pages, which are parts of mappings in
+     * units of a page: nothing but page-sized entries changes. Nobody writes to what is shown
+     * through them. Of an alias the frames behind them are the core's from now on; memory of the
+     * host's own goes back to it. Null: the host has no page tables of its own; then no pool can
+     * have memplug_config.hvo. */
+    void (*memmap_lend)(void *host, uint64_t offset, uint64_t size_bytes);
+
+    /* The way back of memmap_lend for an alias: each page shows its own frame again. All that was
+     * lent comes back before memmap_unmap. Null where memmap_lend is. */
+    void (*memmap_return)(void *host, uint64_t offset, uint64_t size_bytes);
 
     /* The way back of memory_get. */
     void (*memory_put)(void *host, void *memory, uint64_t size_bytes);

@@ -27,11 +27,17 @@ extern "C" {
 
 /* --- open and close --------------------------------------------------------------------------- */
 
+/* Whose memmap is lent while a huge page exists: nobody's; the host's, as Linux does; also that of
+ * blocks in Movable that hold their own. Such blocks map their memmap in pages, and their bitmaps
+ * are the host's memory. */
+enum memplug_hvo { MEMPLUG_HVO_OFF, MEMPLUG_HVO_HOST, MEMPLUG_HVO_ALL };
+
 struct memplug_config {
     const struct memplug_host *host; /* must outlive the pool */
     unsigned nr_nodes;               /* possible nodes, 1 to 64; 0 means 1 */
     uint64_t cpu_nodes;              /* bit per node that has a CPU: it is online without memory
                                         too; 0: node 0 only */
+    enum memplug_hvo hvo;            /* lend the memmap of huge pages: see huge.h */
 };
 
 /* Bytes that memplug_open() needs for this configuration; 0 if open would refuse it. */
@@ -41,7 +47,7 @@ uint64_t memplug_metadata_bytes(const struct memplug_config *config);
  * Make an empty pool in the caller's memory: zeroed, aligned to 64 bytes, of at least
  * memplug_metadata_bytes(), kept until memplug_close(). Only what is used of it is touched: at
  * most 256 bytes a block. -EINVAL (geometry, nodes, alignment), -E2BIG (more than 4,096 blocks),
- * -ENOMEM (too small).
+ * -ENOMEM (too small), -EOPNOTSUPP (hvo, and the host cannot lend a memmap).
  */
 int memplug_open(const struct memplug_config *config, void *metadata, uint64_t metadata_bytes,
                  struct memplug **pool, struct memplug_reason *reason);

@@ -39,6 +39,7 @@ static void open_pool(struct world *world, const struct world_config *config)
     struct memplug_config pool_config = {
         .host = fault_host(world->fault),
         .nr_nodes = config->nr_nodes,
+        .hvo = config->hvo,
     };
     uint64_t size_bytes = memplug_metadata_bytes(&pool_config);
     void *metadata = fake_metadata(world->machine, size_bytes);
@@ -64,15 +65,19 @@ void world_open(struct world *world, const struct world_config *config)
         machine.geometry.page_struct_bytes = config->page_struct_bytes;
     if (config->large_shift != 0)
         machine.geometry.large_shift = config->large_shift;
+    if (config->pageblock_order != 0)
+        machine.geometry.pageblock_order = config->pageblock_order;
     if (config->block_shift != 0) {
         uint64_t nr_blocks = machine.geometry.address_limit >> machine.geometry.block_shift;
 
+        nr_blocks = config->nr_blocks != 0 ? config->nr_blocks : nr_blocks;
         machine.geometry.section_shift = machine.geometry.block_shift = config->block_shift;
         machine.geometry.address_limit = nr_blocks << config->block_shift;
     }
     if (machine.geometry.address_limit >> machine.geometry.block_shift > NR_BLOCKS_MAX)
         machine.geometry.address_limit = NR_BLOCKS_MAX << machine.geometry.block_shift;
     world->geometry = machine.geometry;
+    world->lends = config->hvo != MEMPLUG_HVO_OFF;
     world->block_bytes = (uint64_t)1 << machine.geometry.block_shift;
     assert_int_equal(fake_open(&machine, &world->machine), 0);
     assert_int_equal(fault_open(fake_host(world->machine), &world->fault), 0);
@@ -214,7 +219,19 @@ static void cut(char *line, const char *word, bool to_end)
         *at++ = '*';
 }
 
-static void append_without_frames(struct buffer *to, char *text)
+/* A huge page that has moved lends its memmap at its new place. False: nothing of it is left. */
+static bool cut_lent(char *line)
+{
+    char *lent = strstr(line, " lent");
+
+    if (lent != NULL)
+        *lent = '\0';
+    cut(line, " managed ", false);
+    cut(line, " host_bytes ", false);
+    return lent != line && strncmp(line, "boot pages", 10) != 0;
+}
+
+static void append_without_frames(struct buffer *to, char *text, bool lends)
 {
     for (char *save, *line = strtok_r(text, "\n", &save); line != NULL;
          line = strtok_r(NULL, "\n", &save)) {
@@ -227,6 +244,8 @@ static void append_without_frames(struct buffer *to, char *text)
         if (strncmp(copy, "huge", 4) != 0) /* pools are as they were */
             cut(copy, " free ", false);
         cut(copy, " has_free", true);
+        if (lends && !cut_lent(copy))
+            continue;
         for (char *from = copy; *from != '\0'; from++)
             if (*from != '*' || from == copy || from[-1] != '*')
                 *star++ = *from;
@@ -237,15 +256,20 @@ static void append_without_frames(struct buffer *to, char *text)
 
 char *world_text(struct world *world, bool moved)
 {
-    struct buffer pool = {0}, all = {0};
+    struct buffer pool = {0}, host = {0}, all = {0};
 
     assert_int_equal(memplug_dump(world->pool, append, &pool), 0);
+    fake_dump(world->machine, append, &host);
     if (moved)
-        append_without_frames(&all, pool.text);
+        append_without_frames(&all, pool.text, world->lends);
     else
         append(&all, pool.text, pool.length);
+    if (moved && world->lends)
+        append_without_frames(&all, host.text, true);
+    else
+        append(&all, host.text, host.length);
     free(pool.text);
-    fake_dump(world->machine, append, &all);
+    free(host.text);
     owner_dump(world->owner, !moved, append, &all);
     return all.text;
 }

@@ -18,6 +18,9 @@ struct world_config {
     uint8_t large_shift;       /* 0: the shape's */
     uint8_t block_shift;       /* 0: the shape's; else blocks and sections are so large */
     enum fake_content content;
+    uint8_t pageblock_order;   /* 0: the shape's */
+    uint16_t nr_blocks;        /* of addresses, with block_shift; 0: the shape's */
+    enum memplug_hvo hvo;
     unsigned nr_nodes;
     unsigned nr_cpus;
     uint64_t seed;
@@ -33,6 +36,7 @@ struct world {
     struct memplug_geometry geometry;
     uint64_t block_bytes;
     unsigned mover; /* the owner's */
+    bool lends;     /* memmaps of huge pages */
 };
 
 /* Everything is there and the pool is empty. Fails the running test if it cannot be. */
@@ -52,7 +56,7 @@ int world_add(struct world *world, struct fake_backing *backing, uint64_t first,
 void world_fill(struct world *world, uint64_t first, uint64_t nr_blocks, unsigned percent);
 
 /* Pool, host and owner as one text; free() it. With moved, what may differ after pages have moved
- * is left out: which frames are used, and how many are free where. */
+ * is left out: which frames are used, and how many are free where; and where memmaps are lent. */
 char *world_text(struct world *world, bool moved);
 
 /* memplug_check(), fake_check() and the owner's content; fails the running test. */
