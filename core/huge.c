@@ -264,20 +264,25 @@ int memplug_huge_reserve(struct memplug *pool, enum memplug_huge size, uint64_t 
     return error;
 }
 
-/* Surplus pages that were kept for promises only leave with these. */
-static void drop_surplus(struct memplug *pool, enum memplug_huge size, uint64_t nr)
+/* Of the surplus pages that were kept for promises only. */
+static bool drop_surplus(struct memplug *pool, enum memplug_huge size)
 {
-    for (int node = 0; node < (int)pool->nr_nodes; node++) {
-        const struct mpl_huge_count *count = &pool->huge[size].nodes[node];
+    bool dropped = false;
+
+    mpl_huge_lock(pool);
+    for (int node = 0; node < (int)pool->nr_nodes && !dropped; node++) {
         memplug_pfn_t pfn;
 
-        for (; nr != 0 && count->nr_surplus > count->nr_excess &&
-               mpl_huge_available(pool, size) != 0 && mpl_huge_find_last(pool, size, node, &pfn);
-             nr--)
+        dropped = mpl_huge_has_surplus(pool, node, size) && mpl_huge_available(pool, size) != 0 &&
+                  mpl_huge_find_last(pool, size, node, &pfn);
+        if (dropped)
             mpl_huge_drop(pool, pfn, size);
     }
+    mpl_huge_unlock(pool);
+    return dropped;
 }
 
+/* The lock is held for one page at a time: nobody waits for as many as were promised. */
 int memplug_huge_unreserve(struct memplug *pool, enum memplug_huge size, uint64_t nr)
 {
     int error = 0;
@@ -289,9 +294,9 @@ int memplug_huge_unreserve(struct memplug *pool, enum memplug_huge size, uint64_
         error = -MPL_EINVAL;
     else
         pool->huge[size].nr_reserved -= nr;
-    if (error == 0)
-        drop_surplus(pool, size, nr);
     mpl_huge_unlock(pool);
+    while (error == 0 && nr-- != 0 && drop_surplus(pool, size))
+        ;
     return error;
 }
 
