@@ -65,8 +65,8 @@ bool mpl_may_request(const struct memplug *pool, const struct memplug_alloc *req
 
 /* --- allocate --------------------------------------------------------------------------------- */
 
-/* Wholly free pageblocks in a row, over the borders of blocks. A block's own memmap is never free,
- * so it ends every row. */
+/* Wholly free pageblocks in a row, over the borders of blocks. What holds a memmap is not
+ * free, and what is lent of it holds no huge page: so it ends the rows of these. */
 static bool find_row(const struct memplug *pool, const struct mpl_zone *zone,
                      const struct shape *shape, memplug_pfn_t *pfn)
 {

@@ -69,7 +69,7 @@ struct mpl_layout {
     uint64_t nr_pages, nr_words, nr_pageblocks;
     uint64_t free, head, described; /* uint64_t[nr_words] each */
     uint64_t summary;   /* bit per word: it has a frame to allocate */
-    uint64_t isolated;  /* bit per pageblock; never set where all is memmap */
+    uint64_t isolated;  /* bit per pageblock */
     uint64_t nr_free;   /* uint16_t[nr_pageblocks]: frames in state free, isolated or not */
     uint64_t nr_isolations; /* uint16_t[nr_pageblocks]: who isolated it; 0: the bit is not set */
     uint64_t lent;          /* bit per frame: it holds a memmap, and is lent; 0: no such bitmap */

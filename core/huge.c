@@ -63,6 +63,15 @@ static int node_to_grow(const struct resize *resize)
     return best;
 }
 
+/* What waits for its memmap counts again. huge_lock is held. */
+static void unpark_excess(struct resize *resize)
+{
+    const struct mpl_huge *huge = resize->huge;
+
+    if ((resize->node == MEMPLUG_ANY_NODE ? huge->all : huge->nodes[resize->node]).nr_excess != 0)
+        mpl_huge_unpark(resize->pool, resize->size, resize->node, MPL_HUGE_EXCESS);
+}
+
 /* One page more. False: enough, or no room. */
 static bool grow(struct resize *resize)
 {
@@ -72,7 +81,7 @@ static bool grow(struct resize *resize)
     int node;
 
     mpl_huge_lock(pool);
-    mpl_huge_unpark(pool, resize->size, MPL_HUGE_EXCESS);
+    unpark_excess(resize);
     adjust_surplus(resize, false);
     enough = nr_persistent(resize) >= resize->target;
     node = node_to_grow(resize);
@@ -120,7 +129,8 @@ static int dissolve_lent(struct resize *resize, memplug_pfn_t pfn)
     int error = mpl_hvo_return(resize->op, pfn, resize->size);
 
     mpl_huge_lock(pool);
-    MPL_ASSERT(mpl_page_pool(page, MPL_PAGE_TARGET));
+    if (!mpl_page_pool(page, MPL_PAGE_TARGET)) /* freed by somebody who does not own it */
+        MPL_ASSERT(mpl_page_pool(page, MPL_PAGE_DYING));
     if (error == 0) {
         mpl_huge_leave(pool, pfn, resize->size);
     } else {
@@ -140,7 +150,7 @@ static int shrink(struct resize *resize, bool *more)
     int node, error;
 
     mpl_huge_lock(pool);
-    mpl_huge_unpark(pool, resize->size, MPL_HUGE_EXCESS);
+    unpark_excess(resize);
     node = node_to_shrink(resize);
     *more = node >= 0;
     if (*more && !mpl_huge_find_last(pool, resize->size, node, &pfn)) {
@@ -180,6 +190,24 @@ static void explain(struct resize *resize)
     }
 }
 
+/* A free page that is surplus leaves; one whose memmap is lent waits, for nobody. */
+static bool drop_one_surplus(struct memplug *pool, enum memplug_huge size)
+{
+    bool dropped = false;
+
+    mpl_huge_lock(pool);
+    for (int node = 0; node < (int)pool->nr_nodes && !dropped; node++) {
+        memplug_pfn_t pfn;
+
+        dropped = mpl_huge_has_surplus(pool, node, size) && mpl_huge_available(pool, size) != 0 &&
+                  mpl_huge_find_last(pool, size, node, &pfn);
+        if (dropped)
+            mpl_huge_drop(pool, pfn, size);
+    }
+    mpl_huge_unlock(pool);
+    return dropped;
+}
+
 static int resize_locked(struct resize *resize)
 {
     struct mpl_op *op = resize->op;
@@ -198,14 +226,15 @@ static int resize_locked(struct resize *resize)
     }
     mpl_huge_lock(resize->pool);
     if (resize->stuck)
-        mpl_huge_unpark(resize->pool, resize->size, MPL_HUGE_STUCK);
+        mpl_huge_unpark(resize->pool, resize->size, resize->node, MPL_HUGE_STUCK);
     if (error == 0) {
         explain(resize);
         adjust_surplus(resize, true);
     }
     mpl_huge_unlock(resize->pool);
-    if (error == 0)
-        mpl_hvo_lend_all(resize->pool);
+    while (drop_one_surplus(resize->pool, resize->size))
+        ;
+    mpl_hvo_lend_all(resize->pool);
     return error;
 }
 
@@ -264,24 +293,6 @@ int memplug_huge_reserve(struct memplug *pool, enum memplug_huge size, uint64_t 
     return error;
 }
 
-/* Of the surplus pages that were kept for promises only. */
-static bool drop_surplus(struct memplug *pool, enum memplug_huge size)
-{
-    bool dropped = false;
-
-    mpl_huge_lock(pool);
-    for (int node = 0; node < (int)pool->nr_nodes && !dropped; node++) {
-        memplug_pfn_t pfn;
-
-        dropped = mpl_huge_has_surplus(pool, node, size) && mpl_huge_available(pool, size) != 0 &&
-                  mpl_huge_find_last(pool, size, node, &pfn);
-        if (dropped)
-            mpl_huge_drop(pool, pfn, size);
-    }
-    mpl_huge_unlock(pool);
-    return dropped;
-}
-
 /* The lock is held for one page at a time: nobody waits for as many as were promised. */
 int memplug_huge_unreserve(struct memplug *pool, enum memplug_huge size, uint64_t nr)
 {
@@ -295,7 +306,7 @@ int memplug_huge_unreserve(struct memplug *pool, enum memplug_huge size, uint64_
     else
         pool->huge[size].nr_reserved -= nr;
     mpl_huge_unlock(pool);
-    while (error == 0 && nr-- != 0 && drop_surplus(pool, size))
+    while (error == 0 && nr-- != 0 && drop_one_surplus(pool, size))
         ;
     return error;
 }

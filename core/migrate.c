@@ -191,11 +191,13 @@ static void settle_unmoved(struct memplug *pool, struct pass *pass,
     struct mpl_page *page = mpl_page_at(pool, move->from);
     bool gone = move->result == -MPL_ENOENT;
 
+    /* While it is MOVING it says whose it is. */
     if (!gone)
         note_blocking(pass, pool, move->from, move->why);
+    else if (pass->nr_leaving == 0 && pass->nr_blocking == 0)
+        note(pass, pool, move->from, "its mover does not know it, and it is still there");
     if (mpl_page_change(page, MPL_PAGE_MOVING, MPL_PAGE_USED)) {
-        if (gone && pass->nr_leaving++ == 0 && pass->nr_blocking == 0)
-            note(pass, pool, move->from, "its mover does not know it, and it is still there");
+        pass->nr_leaving += gone;
         return;
     }
     if (page->huge != 0) {

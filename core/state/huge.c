@@ -292,13 +292,15 @@ void mpl_huge_count(struct memplug *pool, int node, enum memplug_huge size, int 
     add(&pool->huge[size].nodes[node], nr, nr_surplus);
 }
 
-void mpl_huge_unpark(struct memplug *pool, enum memplug_huge size, uint8_t flag)
+void mpl_huge_unpark(struct memplug *pool, enum memplug_huge size, int node, uint8_t flag)
 {
     for (uint64_t id = 0; id < pool->nr_blocks_max; id++) {
         const struct mpl_block *block = mpl_block_at(pool, id);
         memplug_pfn_t pfn = mpl_block_start(pool, block);
 
-        for (; block->nr_pooled[size] != 0 && mpl_huge_next(pool, block, size, &pfn); pfn.nr++) {
+        if (block->nr_pooled[size] == 0 || (node != MEMPLUG_ANY_NODE && block->node != node))
+            continue;
+        for (; mpl_huge_next(pool, block, size, &pfn); pfn.nr++) {
             struct mpl_page *page = mpl_page_at(pool, pfn);
 
             if (flag == MPL_HUGE_EXCESS && mpl_huge_is_excess(pool, pfn))

@@ -41,8 +41,8 @@ void mpl_huge_count_free(struct memplug *pool, memplug_pfn_t pfn, enum memplug_h
 bool mpl_huge_is_excess(const struct memplug *pool, memplug_pfn_t pfn);
 void mpl_huge_set_excess(struct memplug *pool, memplug_pfn_t pfn, enum memplug_huge size,
                          bool excess);
-/* No free page has this flag, EXCESS or STUCK, any more. */
-void mpl_huge_unpark(struct memplug *pool, enum memplug_huge size, uint8_t flag);
+/* No free page of the node has this flag, EXCESS or STUCK, any more. */
+void mpl_huge_unpark(struct memplug *pool, enum memplug_huge size, int node, uint8_t flag);
 /* The memmap of a page of this node is lent, or not any more. */
 void mpl_huge_count_lent(struct memplug *pool, int node, enum memplug_huge size, bool lent);
 /* Pages of a node, and those of them that are surplus. */

@@ -187,8 +187,7 @@ void mpl_page_unpool(struct mpl_page *page, enum mpl_page_state to, uint8_t move
     MPL_ASSERT(mpl_page_state(page) == MPL_PAGE_POOLED);
     MPL_ASSERT(mpl_page_may_become(MPL_PAGE_POOLED, to));
     MPL_PUT(page->mover, mover);
-    if (to == MPL_PAGE_TARGET)
-        mpl_huge_flag(page, MPL_HUGE_FROM_POOL, 0);
+    mpl_huge_flag(page, to == MPL_PAGE_TARGET ? MPL_HUGE_FROM_POOL : 0, MPL_HUGE_STUCK);
     atomic_store_explicit(&page->cookie, cookie, memory_order_relaxed);
     atomic_store_explicit(&page->state, (uint32_t)to + (pinned ? PIN : 0), memory_order_release);
 }

@@ -14,7 +14,7 @@
  * before a block that holds a part of either goes offline. If that cannot be done it is -EBUSY (or
  * -ENOMEM: the host has none to restore its memmap with), and nothing has changed. Huge pages
  * themselves never lie in lent frames, drivers cannot keep these back, and as a part of a memmap
- * they cannot be poisoned. What the embedder keeps in the struct pages of tails is void.
+ * they cannot be poisoned. Nobody writes to the struct pages of tails.
  */
 #ifndef MEMPLUG_HUGE_H
 #define MEMPLUG_HUGE_H

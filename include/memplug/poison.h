@@ -26,8 +26,8 @@ int memplug_soft_offline(struct memplug *pool, memplug_pfn_t pfn,
  * The frame is bad: its content is gone. If it is used, its owner is told by the mover's lost(),
  * and all of the allocation is his no more: the other frames are free. A frame that nobody can take
  * from its user is refused: -EBUSY (a memmap, a page without a mover, a mover without lost(),
- * pinned, logically offline). On failure nothing has changed. -EHWPOISON it is poisoned already;
- * -ENXIO not online; -ENOMEM, -ETIMEDOUT, -EINTR.
+ * pinned, also in what a huge page has lent, logically offline). On failure nothing has changed.
+ * -EHWPOISON it is poisoned already; -ENXIO not online; -ENOMEM, -ETIMEDOUT, -EINTR.
  */
 int memplug_hard_offline(struct memplug *pool, memplug_pfn_t pfn,
                          const struct memplug_limit *limit, struct memplug_reason *reason);

@@ -30,10 +30,10 @@
 
 static struct run {
     struct world world;
-    struct owner *owners[NR_WORKERS];
+    struct owner *owners[NR_WORKERS], *pinners[NR_WORKERS];
     atomic_uint nr_running, stop, nr_errors;
     _Atomic uint64_t nr_offline, nr_busy, nr_promised, nr_taken, nr_optimized;
-    bool threads;
+    bool threads, is_open;
 } run;
 
 static void must(int error)
@@ -89,12 +89,34 @@ static void odd(memplug_pfn_t raw[NR_RAW], bool used[NR_RAW], uint64_t *random)
     used[i] = error == 0;
 }
 
+/* One page that is pinned for a while, often in what a huge page has lent: it fills up first. */
+static void pin(struct owner *pinner, bool *holds)
+{
+    struct memplug_alloc request = {.nr_pages = 1, .node = MEMPLUG_ANY_NODE, .pinned = true};
+    memplug_pfn_t pfn;
+    int error;
+
+    if (*holds) {
+        expect(owner_where(pinner, 0, &pfn, NULL) == 0, "where is the pinned", 0);
+        error = memplug_unpin(run.world.pool, pfn);
+        expect(error == 0, "unpin", error);
+        fake_sched_point();
+        error = owner_free(pinner, 0);
+        expect(error == 0, "free pinned", error);
+        *holds = false;
+        return;
+    }
+    error = owner_alloc_request(pinner, &request, NULL, NULL);
+    expect(error == 0 || error == -ENOMEM, "alloc pinned", error);
+    *holds = error == 0;
+}
+
 static void work(unsigned number, uint64_t seed)
 {
     struct owner *owner = run.owners[number];
     uint64_t random = seed * NR_WORKERS + number;
     memplug_pfn_t raw[NR_RAW];
-    bool used[NR_RAW] = {false};
+    bool used[NR_RAW] = {false}, pinned = false;
 
     for (unsigned step = 0; run.threads ? !atomic_load(&run.stop) : step < 150; step++) {
         uint64_t choice = fake_random(&random);
@@ -112,11 +134,15 @@ static void work(unsigned number, uint64_t seed)
             promise(owner, &random);
         } else if (choice % 64 == 7) {
             odd(raw, used, &random);
+        } else if (choice % 16 == 15) {
+            pin(run.pinners[number], &pinned);
         } else {
             error = owner_step(owner, &random, 2);
             expect(error == 0 || error == -ENOMEM || error == -ENOSPC, "step", error);
         }
     }
+    if (pinned)
+        pin(run.pinners[number], &pinned);
     for (unsigned i = 0; i < NR_RAW; i++)
         if (used[i])
             expect(memplug_huge_free(run.world.pool, raw[i]) == 0, "last", (int)i);
@@ -195,7 +221,11 @@ static void open_run(uint64_t seed)
 
         must(owner_open(&config, &run.owners[i]));
         must(owner_register(run.owners[i], world->pool));
+        config.nr_slots = 1;
+        must(owner_open(&config, &run.pinners[i]));
+        must(owner_register(run.pinners[i], world->pool));
     }
+    run.is_open = true;
     must(memplug_huge_resize(world->pool, PMD, 12, MEMPLUG_ANY_NODE, NULL, NULL));
     atomic_store(&run.nr_running, NR_WORKERS);
     atomic_store(&run.stop, 0);
@@ -212,6 +242,7 @@ static uint64_t close_run(void)
     for (unsigned i = 0; i < NR_WORKERS; i++) {
         must(owner_free_all(run.owners[i]));
         owner_close(run.owners[i]);
+        owner_close(run.pinners[i]);
     }
     must(memplug_huge_info(run.world.pool, PMD, MEMPLUG_ANY_NODE, &info));
     run.nr_optimized += info.nr_optimized;
@@ -225,11 +256,15 @@ static uint64_t close_run(void)
     assert_int_equal(stat.nr_free_pages, stat.nr_managed_pages);
     world_check(&run.world);
     world_close(&run.world);
+    run.is_open = false;
     return stat.nr_moved_pages;
 }
 
+/* What a test that failed has left is not lost sight of: a leak report would hide the failure. */
 static void clear_run(bool threads)
 {
+    if (run.is_open)
+        fail_msg("the test before has failed");
     memset(&run, 0, sizeof(run));
     run.threads = threads;
 }
