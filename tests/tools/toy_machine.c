@@ -170,14 +170,29 @@ static int missing(struct toy_machine *machine, const char *path)
     return -ENOENT;
 }
 
+static bool has_parent(struct toy_machine *machine, const char *path)
+{
+    const struct toy_file *file;
+    char parent[128];
+
+    snprintf(parent, sizeof(parent), "%.*s", (int)(strrchr(path, '/') - path), path);
+    file = toy_find(machine, parent);
+    return file != NULL && file->directory;
+}
+
+static bool is_elsewhere(const char *path)
+{
+    return strncmp(path, "/selftests/", 11) == 0;
+}
+
 static int open_file(struct toy_machine *machine, const char *path, enum shell_open how,
                      struct toy_file **file)
 {
     *file = toy_find(machine, path);
-    if (*file == NULL && strcmp(path, "/proc/slabinfo") == 0)
+    if (*file == NULL && (strcmp(path, "/proc/slabinfo") == 0 || is_elsewhere(path)))
         return -ENOSYS;
     if (*file == NULL && how != SHELL_READ && strncmp(path, "/tmp/", 5) == 0 &&
-        missing(machine, path) == -ENOENT && strchr(path + 5, '/') == NULL) {
+        missing(machine, path) == -ENOENT && has_parent(machine, path)) {
         *file = new_file(machine, path);
         if (*file != NULL)
             set_text(*file, "");
@@ -272,6 +287,12 @@ static int64_t toy_write(void *context, int handle, uint64_t offset, const void 
     if (strncmp(file->path, "/tmp/", 5) == 0)
         return write_tmp(machine, file, machine->handles[handle].append ? file->length : offset,
                          from, size_bytes);
+    if (strcmp(name, "/waits") == 0) {
+        if (machine->deadline_ns == 0)
+            abort();
+        machine->slept_ns = machine->deadline_ns;
+        return -EINTR;
+    }
     if (strcmp(name, "/state") == 0)
         error = write_state(machine, file, from, size_bytes);
     else if (strstr(name, "_offline_page") != NULL) /* the frame of a memmap cannot be poisoned */
@@ -293,6 +314,8 @@ static int toy_kind(void *context, const char *path)
     const struct toy_file *file = toy_find(machine, path);
 
     check_path(machine, path);
+    if (file == NULL && is_elsewhere(path))
+        return SHELL_ELSEWHERE;
     if (file == NULL)
         return strcmp(path, "/") == 0 ? SHELL_DIRECTORY : missing(machine, path);
     return file->directory || file->link ? SHELL_DIRECTORY : SHELL_FILE;
@@ -405,6 +428,16 @@ static void toy_sleep(void *context, uint64_t ns)
     ((struct toy_machine *)context)->slept_ns += ns;
 }
 
+static uint64_t toy_clock(void *context)
+{
+    return ((struct toy_machine *)context)->slept_ns;
+}
+
+static void toy_deadline(void *context, uint64_t at_ns)
+{
+    ((struct toy_machine *)context)->deadline_ns = at_ns;
+}
+
 /* --- the machine ------------------------------------------------------------------------------ */
 
 void toy_open(struct toy_machine *machine)
@@ -414,7 +447,7 @@ void toy_open(struct toy_machine *machine)
         .open = toy_open_path, .read = toy_read, .write = toy_write, .close = toy_close_handle,
         .kind = toy_kind, .list = toy_list, .link = toy_link, .mkdir = toy_mkdir,
         .rmdir = toy_rmdir, .unlink = toy_unlink, .mount = toy_mount, .module = toy_module,
-        .sleep = toy_sleep, .context = machine,
+        .sleep = toy_sleep, .clock = toy_clock, .deadline = toy_deadline, .context = machine,
     };
     toy_add_directory(machine, "/tmp");
     toy_add(machine, TOY_MEMORY "/block_size_bytes", "8000000\n")->read_only = true;

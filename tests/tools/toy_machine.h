@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A machine for shell lines: a few files, memory blocks that go online and offline as a kernel's
- * would, a place for files under /tmp. Nothing is behind it.
+ * would, a place for files under /tmp. Nothing is behind it. What is written to a file "waits" is
+ * never taken: only a deadline ends that. Below /selftests is what only a real machine has.
  */
 #ifndef TOY_MACHINE_H
 #define TOY_MACHINE_H
@@ -30,7 +31,7 @@ struct toy_machine {
         struct toy_file *file;
         bool open, append;
     } handles[TOY_HANDLES];
-    uint64_t slept_ns, tmp_bytes;
+    uint64_t slept_ns, deadline_ns, tmp_bytes;
     unsigned nr_modules, nr_writes, nr_breaches;
     char refuses[256]; /* " 0 7 ": these blocks do not go offline */
 };

@@ -40,7 +40,7 @@ static const struct place {
 };
 #define NR_PLACES (sizeof(places) / sizeof(places[0]))
 
-/* Below these there is more than anybody lists: whatever is asked for is a file. */
+/* Below these there is more than anybody lists: whatever is asked for is there. */
 static const char *const trees[] = {
     "/proc/",     "/sys/kernel/tracing/", "/sys/kernel/debug/", "/sys/kernel/mm/",
     "/sys/fs/",   "/sys/module/",         "/mod/",              "/selftests/",
@@ -187,6 +187,6 @@ enum foreign_kind foreign_kind(struct machine *machine, const char *path,
     for (size_t i = 0; i < NR_PLACES; i++)
         if (strcmp(places[i].directory, path) == 0)
             return FOREIGN_DIRECTORY;
-    return begins_with(path, trees, sizeof(trees) / sizeof(trees[0])) ? FOREIGN_FILE
+    return begins_with(path, trees, sizeof(trees) / sizeof(trees[0])) ? FOREIGN_ANY
                                                                       : FOREIGN_NONE;
 }

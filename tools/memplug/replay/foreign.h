@@ -9,7 +9,8 @@
 
 #include "machine.h"
 
-enum foreign_kind { FOREIGN_NONE, FOREIGN_FILE, FOREIGN_DIRECTORY, FOREIGN_LINK };
+/* FOREIGN_ANY: more than anybody lists stands in this directory. */
+enum foreign_kind { FOREIGN_NONE, FOREIGN_FILE, FOREIGN_DIRECTORY, FOREIGN_LINK, FOREIGN_ANY };
 
 /* exists() asks for the directory that a name stands in: what a block or a node has besides is
  * there with it. link: where a link leads, if that is known; else untouched. */

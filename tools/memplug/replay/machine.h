@@ -52,6 +52,7 @@ struct machine {
     struct memplug_attr attr;
     bool has_attr;
     struct memplug_limit limit; /* of whatever has none of its own */
+    uint64_t deadline_ns;       /* when a shell line's writes are interrupted; 0: never */
     struct buffer cmdline;
 
     struct happened happened;
@@ -66,6 +67,7 @@ struct machine {
     size_t nr_firmware;
     unsigned next_firmware;
 
+    const char *guest_root; /* where files lie that only the guest had; null: there are none */
     struct dimm *dimms;
     struct virtio_devices *virtio; /* null: the driver is not loaded */
     struct hogs *hogs;

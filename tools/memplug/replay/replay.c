@@ -14,7 +14,7 @@
 enum { DONE, FAILED, BAD_INPUT };
 
 struct run {
-    const char *path, *output;
+    const char *path, *output, *guest_root;
     bool check; /* after each step, and not only at the end */
     FILE *to;
     struct machine machine;
@@ -23,10 +23,11 @@ struct run {
 
 static int usage(FILE *to, int status)
 {
-    fputs("usage: memplug replay [--check] [-o FILE] SCENARIO\n\n"
+    fputs("usage: memplug replay [--check] [--files DIR] [-o FILE] SCENARIO\n\n"
           "Build the machine of a scenario, take its steps, and write what happened, a JSON\n"
           "object for each step: memplug-scenario(5).\n\n"
           "  -o, --output FILE  write there, not to standard output\n"
+          "  --files DIR        scripts that the steps run lie there, as DIR/PATH-IN-THE-GUEST\n"
           "  --check            look at every invariant after each step\n",
           to);
     return status;
@@ -37,6 +38,7 @@ static int parse_arguments(struct run *run, int argc, char **argv)
     static const struct option options[] = {
         {"output", required_argument, NULL, 'o'},
         {"check", no_argument, NULL, 'c'},
+        {"files", required_argument, NULL, 'f'},
         {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},
     };
@@ -48,6 +50,8 @@ static int parse_arguments(struct run *run, int argc, char **argv)
             return usage(stderr, BAD_INPUT);
         if (option == 'o')
             run->output = optarg;
+        else if (option == 'f')
+            run->guest_root = optarg;
         else
             run->check = true;
     }
@@ -163,6 +167,7 @@ static int run_scenario(struct run *run, const struct scenario *scenario)
     scenario_boot_options(&scenario->steps[0], &options);
     if (machine_open(&run->machine, &options, error, sizeof(error)))
         return failed(run, &scenario->steps[0], error);
+    run->machine.guest_root = run->guest_root;
     status = write_boot(run, &scenario->steps[0]);
     if (!status)
         status = take_steps(run, scenario);

@@ -20,7 +20,8 @@
  * the result is FOREIGN_TEXT. The byte itself never comes out. */
 #define SHELL_FOREIGN_MARK '\1'
 
-enum shell_kind { SHELL_FILE, SHELL_DIRECTORY };
+/* SHELL_ELSEWHERE: one of the two, which only a real machine has. */
+enum shell_kind { SHELL_FILE, SHELL_DIRECTORY, SHELL_ELSEWHERE };
 enum shell_open { SHELL_READ, SHELL_WRITE, SHELL_APPEND };
 
 /*
@@ -52,6 +53,9 @@ struct shell_host {
     int (*unmount)(void *context, const char *path);
     int (*module)(void *context, const char *name, bool load); /* insmod, modprobe, rmmod */
     void (*sleep)(void *context, uint64_t ns);
+    uint64_t (*clock)(void *context); /* in ns */
+    /* From now on a write that waits ends with -EINTR at this time; 0: it waits. */
+    void (*deadline)(void *context, uint64_t at_ns);
     void *context;
 };
 

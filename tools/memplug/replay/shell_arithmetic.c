@@ -78,7 +78,7 @@ static const char *take_name(struct reader *reader)
 
 static int64_t value_of(struct reader *reader, const char *name)
 {
-    const char *text = variable_get(reader->shell, name);
+    const char *text = variable_value(reader->shell, name);
     struct reader inner = {.shell = reader->shell, .at = text, .skipped = reader->skipped,
                            .depth = reader->depth + 1};
     int64_t value;

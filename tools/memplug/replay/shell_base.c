@@ -42,6 +42,8 @@ _Noreturn void shell_abort(struct shell *shell, const char *format, ...)
     shell->name = "sh";
     complain(shell, "%s", text);
     shell->status = 2;
+    if (shell->escape != NULL)
+        longjmp(shell->escape->buffer, 1);
     shell_leave(shell, SHELL_UNDERSTOOD);
 }
 
@@ -183,15 +185,19 @@ static void set_up(struct shell *shell, const char *const *variables, struct tex
     struct file *file = file_text(shell, output, false);
 
     shell->own.directory = "/";
+    shell->own.name = "sh";
     shell->own.files[0] = file_text(shell, &nothing, true);
     shell->own.files[1] = shell->own.files[2] = file;
     file->nr_references = 2;
     for (; variables != NULL && *variables != NULL; variables++) {
         const char *value = strchr(*variables, '=');
 
-        if (value != NULL)
-            variable_set(shell, shell_copy(shell, *variables, (size_t)(value - *variables)),
-                         value + 1);
+        if (value != NULL) {
+            const char *name = shell_copy(shell, *variables, (size_t)(value - *variables));
+
+            variable_set(shell, name, value + 1);
+            variable_export(shell, name, true);
+        }
     }
 }
 
@@ -231,6 +237,11 @@ static int take_text(struct shell *shell, const struct text *output)
     return 0;
 }
 
+static int run_line(struct shell *shell, void *context)
+{
+    return run_node(shell, context);
+}
+
 int shell_run(const struct shell_host *host, const char *const *variables, const char *line,
               struct shell_result *result)
 {
@@ -250,7 +261,7 @@ int shell_run(const struct shell_host *host, const char *const *variables, const
             node = parse_line(shell, line);
             check_line(shell, node);
             result->ran = true;
-            shell->status = run_node(shell, node);
+            shell->status = run_apart(shell, &(struct apart){.body = run_line, .context = node});
         }
         error = take_text(shell, output);
         tear_down(shell);

@@ -4,6 +4,7 @@
 
 #include <ctype.h>
 #include <errno.h>
+#include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -85,7 +86,7 @@ static int print_conversion(struct shell *shell, const char *start, const char *
     int length = (int)(end - start), status = 0;
     int64_t number = 0;
 
-    if (length > 20 || *end == '\0' || strchr("sbcdiuxXo", *end) == NULL)
+    if (length > 20 || *end == '\0' || strchr("sbcdiuxXofgeE", *end) == NULL)
         shell_unknown(shell, shell_format(shell, "printf %.*s", length + 1, start));
     if (*end == 'b') {
         print_escaped(shell, argument != NULL ? argument : "");
@@ -100,6 +101,16 @@ static int print_conversion(struct shell *shell, const char *start, const char *
     }
     if (argument == NULL)
         argument = "";
+    if (strchr("fgeE", *end) != NULL) {
+        char *rest;
+        double real = strtod(argument, &rest);
+
+        if (*rest != '\0' || rest == argument)
+            shell_unknown(shell, "printf of no number");
+        snprintf(format, sizeof(format), "%.*s%c", length, start, *end);
+        print(shell, format, real);
+        return 0;
+    }
     if (argument[0] == '"' || argument[0] == '\'') {
         number = (unsigned char)argument[1];
     } else if (!number_parse(argument, &number)) {
@@ -168,6 +179,7 @@ struct test {
     char **argv;
     int at, end;
     bool failed;
+    bool condition; /* [[ */
 };
 
 static bool test_or(struct test *test);
@@ -194,7 +206,7 @@ static int64_t test_number(struct test *test, const char *text)
 
 static bool is_binary(const char *text)
 {
-    static const char *const names[] = {"=", "==", "!=", "<", ">", "-eq", "-ne", "-lt", "-le",
+    static const char *const names[] = {"=", "==", "!=", "<", ">", "=~", "-eq", "-ne", "-lt", "-le",
                                         "-gt", "-ge"};
 
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
@@ -207,6 +219,10 @@ static bool test_binary(struct test *test, const char *a, const char *operation,
 {
     int64_t x, y;
 
+    if (strcmp(operation, "=~") == 0)
+        return regexec(regex_get(test->shell, b, REG_EXTENDED), a, 0, NULL, 0) == 0;
+    if (test->condition && strchr("=!", operation[0]) != NULL)
+        return (fnmatch(b, a, 0) == 0) == (operation[0] == '=');
     if (operation[0] != '-') {
         int order = strcmp(a, b);
 
@@ -226,15 +242,37 @@ static bool test_binary(struct test *test, const char *a, const char *operation,
     return strcmp(operation, "-gt") == 0 ? x > y : x >= y;
 }
 
+/* Files of sysfs say that they have a page, those of proc nothing. */
+static bool has_size(struct shell *shell, const char *name)
+{
+    const char *path = path_of(shell, name);
+    struct text text = {.length = 0};
+    int kind = host_kind(shell, name);
+
+    if (kind != SHELL_FILE || strncmp(path, "/tmp/", 5) != 0)
+        return kind >= 0 && strncmp(path, "/proc/", 6) != 0;
+    return input_all(shell, name, &text) == 0 && text.length != 0;
+}
+
 static bool test_unary(struct test *test, char operation, const char *text)
 {
     int kind;
 
+    char link[1];
+
     if (operation == 'n' || operation == 'z')
         return (*text != '\0') == (operation == 'n');
+    if (operation == 't')
+        return false; /* nobody has a terminal */
+    if (operation == 's')
+        return has_size(test->shell, text);
+    if (operation == 'L' || operation == 'h')
+        return test->shell->host->link != NULL &&
+               test->shell->host->link(test->shell->host->context, path_of(test->shell, text),
+                                       link, sizeof(link)) >= 0;
     kind = host_kind(test->shell, text);
     if (operation == 'f')
-        return kind == SHELL_FILE;
+        return kind == SHELL_FILE || kind == SHELL_ELSEWHERE;
     if (operation == 'd')
         return kind == SHELL_DIRECTORY;
     return kind >= 0;
@@ -257,7 +295,7 @@ static bool test_primary(struct test *test)
         return !test_primary(test);
     }
     if (left >= 2 && argv[0][0] == '-' && argv[0][1] != '\0' && argv[0][2] == '\0' &&
-        strchr("nzfderwx", argv[0][1]) != NULL) {
+        strchr("nzfderwxLhst", argv[0][1]) != NULL) {
         test->at += 2;
         return test_unary(test, argv[0][1], argv[1]);
     }
@@ -285,7 +323,7 @@ static bool test_and(struct test *test)
 {
     bool value = test_primary(test);
 
-    while (test_takes(test, "-a"))
+    while (test_takes(test, "-a") || (test->condition && test_takes(test, "&&")))
         value = test_primary(test) && value;
     return value;
 }
@@ -294,18 +332,19 @@ static bool test_or(struct test *test)
 {
     bool value = test_and(test);
 
-    while (test_takes(test, "-o"))
+    while (test_takes(test, "-o") || (test->condition && test_takes(test, "||")))
         value = test_and(test) || value;
     return value;
 }
 
-static int run_test(struct shell *shell, int argc, char **argv)
+int run_test(struct shell *shell, int argc, char **argv)
 {
     struct test test = {.shell = shell, .argv = argv, .at = 1, .end = argc};
     bool value;
 
-    if (strcmp(argv[0], "[") == 0 && strcmp(argv[--test.end], "]") != 0) {
-        complain(shell, "missing ]");
+    test.condition = strcmp(argv[0], "[[") == 0;
+    if (argv[0][0] == '[' && strcmp(argv[--test.end], test.condition ? "]]" : "]") != 0) {
+        complain(shell, test.condition ? "missing ]]" : "missing ]");
         return 2;
     }
     value = test_or(&test);
@@ -337,7 +376,7 @@ static int run_cd(struct shell *shell, int argc, char **argv)
     const char *name = argc > 1 ? argv[1] : "/";
     int kind = host_kind(shell, name);
 
-    if (kind != SHELL_DIRECTORY) {
+    if (kind != SHELL_DIRECTORY && kind != SHELL_ELSEWHERE) {
         complain(shell, "cd: line 0: can't cd to %s: %s", name,
                  strerror(kind < 0 ? -kind : ENOTDIR));
         return 2;
@@ -354,14 +393,40 @@ static int run_pwd(struct shell *shell, int argc, char **argv)
     return 0;
 }
 
+/* Letters behind - or +. What -x would print is the shell's own. */
+static void set_options(struct shell *shell, const char *letters, const char *name, bool on)
+{
+    for (; *letters != '\0'; letters++) {
+        if (*letters == 'e')
+            shell->own.exits_on_error = on;
+        else if (*letters == 'u')
+            shell->own.needs_set = on;
+        else if (*letters == 'x' || *letters == 'v')
+            shell->foreign = shell->foreign || on;
+        else if (*letters == 'o' && name != NULL && strcmp(name, "pipefail") == 0)
+            shell->own.pipe_fails = on;
+        else
+            shell_unknown(shell, "set");
+    }
+}
+
 static int run_set(struct shell *shell, int argc, char **argv)
 {
     int first = 1;
 
-    if (argc > 1 && strcmp(argv[1], "--") == 0)
-        first = 2;
-    else if (argc == 1 || argv[1][0] == '-' || argv[1][0] == '+')
+    if (argc == 1)
         shell_unknown(shell, "set");
+    for (; first < argc && strchr("-+", argv[first][0]) != NULL && argv[first][0] != '\0';
+         first++) {
+        if (strcmp(argv[first], "--") == 0)
+            break;
+        set_options(shell, argv[first] + 1, first + 1 < argc ? argv[first + 1] : NULL,
+                    argv[first][0] == '-');
+        first += strchr(argv[first], 'o') != NULL;
+    }
+    if (first >= argc)
+        return 0;
+    first += strcmp(argv[first], "--") == 0;
     shell->own.arguments = argv + first;
     shell->own.nr_arguments = (size_t)(argc - first);
     return 0;
@@ -384,9 +449,11 @@ static int run_export(struct shell *shell, int argc, char **argv)
 {
     for (int i = 1; i < argc; i++) {
         const char *value = strchr(argv[i], '=');
+        const char *name = shell_copy(shell, argv[i], strcspn(argv[i], "="));
 
         if (value != NULL)
-            variable_set(shell, shell_copy(shell, argv[i], (size_t)(value - argv[i])), value + 1);
+            variable_set(shell, name, value + 1);
+        variable_export(shell, name, true);
     }
     return 0;
 }
@@ -419,23 +486,24 @@ static int run_read(struct shell *shell, int argc, char **argv)
     struct text text = {.length = 0};
     int nr_names = tool_options(shell, argc, argv, &options);
     bool complete = read_line(shell, &text);
-    const char *blanks = variable_get(shell, "IFS");
-    char *at = text.bytes;
+    const char *separators = shell_separators(shell);
+    char blanks[4] = "", *at = text.bytes;
 
-    if (blanks == NULL)
-        blanks = " \t";
-    if (strspn(blanks, " \t\n") != strlen(blanks))
-        shell_unknown(shell, "read with an IFS");
+    for (size_t i = 0, used = 0; i < 3; i++)
+        if (strchr(separators, " \t\n"[i]) != NULL)
+            blanks[used++] = " \t\n"[i];
     for (int i = 0; i < nr_names; i++) {
         size_t length;
 
         at += strspn(at, blanks);
-        length = i + 1 < nr_names ? strcspn(at, blanks) : strlen(at);
+        length = i + 1 < nr_names ? strcspn(at, separators) : strlen(at);
         if (i + 1 == nr_names)
             while (length != 0 && strchr(blanks, at[length - 1]) != NULL)
                 length--;
         variable_set(shell, argv[i], shell_copy(shell, at, length));
         at += length;
+        at += strspn(at, blanks);
+        at += *at != '\0' && i + 1 < nr_names && strchr(separators, *at) != NULL;
     }
     return !complete;
 }
@@ -463,6 +531,18 @@ static int leave_loop(struct shell *shell, int argc, char **argv, enum flow flow
     return 0;
 }
 
+/* Without a command its redirections are all of it. */
+static int run_exec(struct shell *shell, int argc, char **argv)
+{
+    int status;
+
+    if (argc == 1)
+        return 0;
+    status = run_program(shell, argc - 1, argv + 1);
+    shell->flow = FLOW_EXIT;
+    return status;
+}
+
 static int run_break(struct shell *shell, int argc, char **argv)
 {
     return leave_loop(shell, argc, argv, FLOW_BREAK);
@@ -481,6 +561,7 @@ const struct tool shell_builtins[] = {
     {"printf", NULL, TOOL_BUILTIN, run_printf},
     {"test", NULL, TOOL_BUILTIN, run_test},
     {"[", NULL, TOOL_BUILTIN, run_test},
+    {"[[", NULL, TOOL_BUILTIN, run_test},
     {"cd", NULL, TOOL_BUILTIN, run_cd},
     {"pwd", "", TOOL_BUILTIN, run_pwd},
     {"set", NULL, TOOL_BUILTIN, run_set},
@@ -491,7 +572,7 @@ const struct tool shell_builtins[] = {
     {"exit", NULL, TOOL_BUILTIN, run_exit},
     {"break", NULL, TOOL_BUILTIN, run_break},
     {"continue", NULL, TOOL_BUILTIN, run_continue},
-    {"exec", NULL, TOOL_BUILTIN, run_true}, /* its redirections are all of it */
+    {"exec", NULL, TOOL_BUILTIN, run_exec},
     {"wait", NULL, TOOL_BUILTIN, run_true}, /* background jobs have ended already */
     {NULL, NULL, 0, NULL},
 };

@@ -9,8 +9,10 @@
 
 const struct tool *tool_find(const char *name)
 {
-    static const struct tool *const tables[] = {shell_builtins, shell_text_tools, shell_line_tools,
-                                                shell_file_tools, shell_memory_tools};
+    static const struct tool *const tables[] = {
+        shell_builtins,   shell_call_tools, shell_nested_tools, shell_text_tools, shell_line_tools,
+        shell_file_tools, shell_find_tools, shell_count_tools,  shell_memory_tools,
+    };
     static const char *const folders[] = {"/bin/", "/sbin/", "/usr/bin/", "/usr/sbin/"};
 
     for (size_t i = 0; i < sizeof(folders) / sizeof(folders[0]); i++)
@@ -40,6 +42,20 @@ bool tool_refuses(const struct tool *tool, const char *argument)
             return true;
         if (found[1] == ':')
             return false; /* the rest is its value */
+    }
+    return false;
+}
+
+/* Is the next argument the value of this one's last letter? */
+static bool tool_wants_value(const struct tool *tool, const char *argument)
+{
+    if (tool->options == NULL || argument[0] != '-')
+        return false;
+    for (const char *at = argument + 1; *at != '\0'; at++) {
+        const char *found = *at != ':' ? strchr(tool->options, *at) : NULL;
+
+        if (found != NULL && found[1] == ':')
+            return at[1] == '\0';
     }
     return false;
 }
@@ -94,9 +110,51 @@ struct check {
     struct shell *shell;
     const char *culprit; /* the first */
     bool changes;
+    unsigned depth; /* of texts in texts */
 };
 
 static void check_node(struct check *check, const struct node *node);
+
+/* Functions may be called before the place where they are defined. */
+static void note_functions(struct shell *shell, const struct node *node)
+{
+    for (; node != NULL; node = node->next) {
+        if (node->kind == NODE_FUNCTION) {
+            struct function *function = shell_alloc(shell, sizeof(*function));
+
+            function->name = node->name;
+            function->next = shell->known;
+            shell->known = function;
+        }
+        note_functions(shell, node->first);
+        note_functions(shell, node->second);
+        note_functions(shell, node->third);
+    }
+}
+
+/* Would it be parsed to its end? */
+static bool text_is_whole(struct shell *shell, const char *text)
+{
+    struct escape escape = {.outer = shell->escape};
+    const struct shell_result result = *shell->result;
+    const unsigned depth = shell->depth;
+    const int status = shell->status;
+    struct file *errors = shell->own.files[2];
+    bool whole = false;
+
+    shell->escape = &escape;
+    shell->own.files[2] = NULL;
+    if (setjmp(escape.buffer) == 0) {
+        parse_line(shell, text);
+        whole = true;
+    }
+    shell->own.files[2] = errors;
+    shell->escape = escape.outer;
+    shell->depth = depth;
+    *shell->result = result;
+    shell->status = status;
+    return whole;
+}
 
 static void check_words(struct check *check, const struct word *word)
 {
@@ -106,6 +164,8 @@ static void check_words(struct check *check, const struct word *word)
                 check_node(check, part->program);
             if (part->operand != NULL)
                 check_words(check, part->operand);
+            if (part->second != NULL)
+                check_words(check, part->second);
         }
 }
 
@@ -128,6 +188,7 @@ static void check_redirects(struct check *check, const struct redirect *redirect
 
         check_words(check, redirect->target);
         if (redirect->kind != REDIRECT_IN && redirect->kind != REDIRECT_DUP &&
+            redirect->kind != REDIRECT_HERE &&
             (path == NULL || !is_harmless_path(path)))
             check->changes = true;
     }
@@ -137,10 +198,10 @@ static void check_redirects(struct check *check, const struct redirect *redirect
 static bool only_looks(const char *name)
 {
     static const char *const names[] = {
-        "find", "od", "hexdump", "xxd", "stat", "du", "df", "diff", "cmp", "strings", "which",
-        "type", "time", "env", "lspci", "lsmod", "nl", "tac", "rev", "paste", "xargs", "less",
-        "more", "ps", "top", "numactl", "numastat", "lscpu", "daxctl", "ndctl", "trap", "bc",
-        "expr",
+        "xxd", "diff", "cmp", "strings", "lspci", "lsmod", "less", "more", "ps", "top", "numactl",
+        "numastat", "lscpu", "daxctl", "ndctl", "fold", "column", "join", "comm", "pgrep", "id",
+        "whoami", "sha1sum", "sha256sum", "cksum", "page-types", "perf", "vmstat", "slabtop",
+        "tree",
     };
 
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
@@ -165,7 +226,7 @@ static bool script_understood(struct shell *shell, const char *name, const struc
         text = word_constant(shell, words);
         if (text == NULL || text[0] != '-')
             break;
-        if (strchr(text, is_sed ? 'e' : 'F') == NULL)
+        if (strchr(text, is_sed ? 'e' : 'F') == NULL && (is_sed || text[1] != 'v'))
             continue;
         if (is_sed || strlen(text) == 2)
             words = words->next;
@@ -183,10 +244,11 @@ static void check_special(struct check *check, const char *name, const struct wo
 {
     const char *first = words != NULL ? word_constant(check->shell, words) : NULL;
 
-    if (strcmp(name, "exec") == 0 && words != NULL)
-        blame(check, "exec of a command");
     if (strcmp(name, "set") == 0 && (words == NULL || (first != NULL && strcmp(first, "--") != 0 &&
-                                                       strchr("-+", first[0]) != NULL)))
+                                                       first[0] != '\0' &&
+                                                       strchr("-+", first[0]) != NULL &&
+                                                       strspn(first + 1, "euxvo") !=
+                                                           strlen(first + 1))))
         blame(check, "set");
     for (const struct word *word = words; strcmp(name, "lsmem") == 0 && word != NULL;
          word = word->next) {
@@ -199,7 +261,8 @@ static void check_special(struct check *check, const char *name, const struct wo
         const char *text = words->parts != NULL ? words->parts->text : NULL;
 
         if (text == NULL || (strncmp(text, "if=", 3) != 0 && strncmp(text, "of=", 3) != 0 &&
-                             strncmp(text, "bs=", 3) != 0 && strncmp(text, "count=", 6) != 0))
+                             strncmp(text, "bs=", 3) != 0 && strncmp(text, "count=", 6) != 0 &&
+                             strcmp(text, "status=none") != 0))
             blame(check, shell_format(check->shell, "dd %s", text != NULL ? text : ""));
     }
     if ((strcmp(name, "mount") == 0 && words != NULL && check->shell->host->mount == NULL) ||
@@ -212,13 +275,29 @@ static void check_special(struct check *check, const char *name, const struct wo
         blame(check, shell_format(check->shell, "%s script", name));
 }
 
-/* IFS is what read looks at, and nobody else. */
-static void check_assigns(struct check *check, const struct word *word, const char *name)
+/* What a command runs in its turn. */
+static void check_nested(struct check *check, const struct node *node)
 {
-    for (; word != NULL; word = word->next)
-        if (strncmp(word->parts->text, "IFS=", 4) == 0 &&
-            (name == NULL || strcmp(name, "read") != 0))
-            blame(check, "IFS");
+    const struct word *inner = nested_command(check->shell, node->words);
+    bool is_dynamic;
+    const char *text = nested_text(check->shell, node->words, &is_dynamic);
+
+    if (inner != NULL)
+        check_node(check, &(struct node){.kind = NODE_COMMAND, .words = (struct word *)inner});
+    if (is_dynamic)
+        check->changes = true; /* nobody knows */
+    if (text == NULL)
+        return;
+    if (++check->depth > 20)
+        shell_unknown(check->shell, "deep nesting");
+    /* Where it is wrong, that comes out when it runs. */
+    if (text_is_whole(check->shell, text)) {
+        const struct node *program = parse_line(check->shell, text);
+
+        note_functions(check->shell, program);
+        check_node(check, program);
+    }
+    check->depth--;
 }
 
 static void check_command(struct check *check, const struct node *node)
@@ -227,9 +306,12 @@ static void check_command(struct check *check, const struct node *node)
     const char *name = node->words != NULL ? word_constant(shell, node->words) : NULL;
     const struct tool *tool = name != NULL ? tool_find(name) : NULL;
 
-    check_assigns(check, node->assigns, name);
-    if (node->words == NULL)
+    if (node->words == NULL || (name != NULL && function_find(shell->known, name) != NULL))
         return;
+    if (tool == NULL && name != NULL && strchr(name, '/') != NULL) {
+        check->changes = true; /* a script */
+        return;
+    }
     if (tool == NULL) {
         blame(check, name != NULL ? name : "a command that is only known when it runs");
         check->changes = check->changes || name == NULL || !only_looks(name);
@@ -242,10 +324,15 @@ static void check_command(struct check *check, const struct node *node)
 
         if (argument != NULL && strcmp(argument, "--") == 0)
             break;
+        if (strcmp(name, "sed") == 0 && (argument == NULL || strncmp(argument, "-i", 2) == 0))
+            check->changes = true;
         if (argument != NULL && tool_refuses(tool, argument))
             blame(check, shell_format(shell, "%s %s", name, argument));
+        else if (argument != NULL && tool_wants_value(tool, argument) && word->next != NULL)
+            word = word->next;
     }
     check_special(check, name, node->words->next);
+    check_nested(check, node);
 }
 
 static void check_node(struct check *check, const struct node *node)
@@ -266,10 +353,11 @@ void check_line(struct shell *shell, const struct node *node)
 {
     struct check check = {.shell = shell};
 
+    note_functions(shell, node);
     check_node(&check, node);
-    shell->result->changes = check.changes;
+    shell->changes = shell->changes || check.changes;
+    shell->result->changes = shell->changes;
     if (check.culprit != NULL)
         shell_unknown(shell, check.culprit);
     shell->result->changes = false;
-    shell->changes = check.changes;
 }

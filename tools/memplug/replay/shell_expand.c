@@ -22,6 +22,7 @@ struct expander {
     bool have;      /* there is a field, perhaps an empty one */
     bool no_fields; /* "$@" without arguments */
     bool foreign;   /* in what comes from a line that is marked */
+    bool after_blank; /* a field has just been ended by a blank */
 };
 
 static void expand_parts(struct expander *expander, const struct part *part);
@@ -60,8 +61,24 @@ void variable_set(struct shell *shell, const char *name, const char *value)
         }
         variable = &own->variables[own->nr_variables++];
         variable->name = shell_copy(shell, name, strlen(name));
+        variable->exported = false;
     }
     variable->value = shell_copy(shell, value, strlen(value));
+}
+
+bool variable_exported(const struct shell *shell, const char *name)
+{
+    const struct variable *variable = find(shell, name);
+
+    return variable != NULL && variable->exported;
+}
+
+void variable_export(struct shell *shell, const char *name, bool exported)
+{
+    struct variable *variable = find(shell, name);
+
+    if (variable != NULL)
+        variable->exported = exported;
 }
 
 void variable_unset(struct shell *shell, const char *name)
@@ -70,6 +87,13 @@ void variable_unset(struct shell *shell, const char *name)
 
     if (variable != NULL)
         *variable = shell->own.variables[--shell->own.nr_variables];
+}
+
+const char *shell_separators(const struct shell *shell)
+{
+    const char *separators = variable_get(shell, "IFS");
+
+    return separators != NULL ? separators : " \t\n";
 }
 
 static const char *special(struct shell *shell, const char *name)
@@ -92,23 +116,44 @@ static const char *special(struct shell *shell, const char *name)
     case '@':
     case '*':
         for (size_t i = 0; i < own->nr_arguments; i++) {
-            text_string(shell, &text, i == 0 ? "" : " ");
+            if (i != 0)
+                text_add(shell, &text, name[0] == '@' ? " " : shell_separators(shell),
+                         name[0] == '@' || *shell_separators(shell) != '\0');
             text_string(shell, &text, own->arguments[i]);
         }
         return own->nr_arguments != 0 ? text.bytes : NULL;
     default:
         number = strtoul(name, NULL, 10);
         if (number == 0)
-            return "sh";
+            return own->name;
         return number <= own->nr_arguments ? own->arguments[number - 1] : NULL;
     }
 }
 
-static const char *value_of(struct shell *shell, const char *name)
+/* Always the same numbers; what a real shell would have drawn only it knows. */
+static const char *draw(struct shell *shell)
 {
-    if (*name == '_' || isalpha((unsigned char)*name))
-        return variable_get(shell, name);
-    return special(shell, name);
+    shell->random = shell->random * 6364136223846793005u + 1442695040888963407u;
+    shell->foreign = true;
+    return shell_format(shell, "%u", (unsigned)(shell->random >> 49));
+}
+
+const char *variable_value(struct shell *shell, const char *name)
+{
+    const char *value;
+
+    if (*name != '_' && !isalpha((unsigned char)*name))
+        return special(shell, name);
+    value = variable_get(shell, name);
+    if (value != NULL)
+        return value;
+    if (strcmp(name, "RANDOM") == 0)
+        return draw(shell);
+    if (strcmp(name, "FUNCNAME") == 0)
+        return shell->own.function_name;
+    if (strcmp(name, "UID") == 0 || strcmp(name, "EUID") == 0)
+        return shell->own.bash ? "0" : NULL;
+    return NULL;
 }
 
 /* ${name%pattern} and its three sisters. */
@@ -130,19 +175,71 @@ static const char *cut(struct shell *shell, const char *value, const struct part
     return value;
 }
 
+/* ${name:offset:length} */
+static const char *slice(struct shell *shell, const char *value, const struct part *part)
+{
+    char *from = expand_string(shell, part->operand), *length_text = strchr(from, ':');
+    int64_t all = (int64_t)strlen(value), offset, length = all;
+
+    if (length_text != NULL) {
+        *length_text = '\0';
+        length = arithmetic(shell, length_text + 1);
+    }
+    offset = arithmetic(shell, from);
+    if (offset < 0)
+        offset += all;
+    if (offset < 0 || offset > all)
+        return "";
+    if (length < 0)
+        length += all - offset;
+    if (length > all - offset)
+        length = all - offset;
+    return length > 0 ? shell_copy(shell, value + offset, (size_t)length) : "";
+}
+
+/* ${name/pattern/text}, and // for all of them: the longest match at the first place. */
+static const char *replace(struct shell *shell, const char *value, const struct part *part)
+{
+    const char *pattern = expand_pattern(shell, part->operand);
+    const char *with = part->second != NULL ? expand_string(shell, part->second) : "";
+    struct text text = {.length = 0};
+    size_t length;
+
+    text_add(shell, &text, "", 0);
+    while (*value != '\0') {
+        for (length = strlen(value); length != 0; length--)
+            if (fnmatch(pattern, shell_copy(shell, value, length), 0) == 0)
+                break;
+        text_add(shell, &text, value, length == 0);
+        text_string(shell, &text, length != 0 ? with : "");
+        value += length + (length == 0);
+        if (length != 0 && part->operation[1] == '\0')
+            break;
+    }
+    text_string(shell, &text, value);
+    return text.bytes;
+}
+
 /* The value of ${name...}; null if its operand was put in its place. */
 static const char *value_of_part(struct expander *expander, const struct part *part)
 {
     struct shell *shell = expander->shell;
-    const char *value = value_of(shell, part->text);
+    const char *value = variable_value(shell, part->text);
     bool present = value != NULL && (part->operation[1] != ':' || *value != '\0');
 
+    if (value == NULL && shell->own.needs_set && strchr("@*", part->text[0]) == NULL &&
+        (part->operation[0] == '\0' || strchr("-+=?", part->operation[0]) == NULL))
+        shell_abort(shell, "%s: parameter not set", part->text);
     switch (part->operation[0]) {
     case 'l':
         return shell_format(shell, "%zu", value != NULL ? strlen(value) : 0);
     case '%':
     case '#':
         return value != NULL ? cut(shell, value, part) : "";
+    case ':':
+        return value != NULL ? slice(shell, value, part) : "";
+    case '/':
+        return value != NULL ? replace(shell, value, part) : "";
     case '-':
     case '=':
         if (present)
@@ -217,18 +314,32 @@ static void add_quoted(struct expander *expander, const char *text)
     }
 }
 
-/* What was not quoted is split at blanks, and its stars and question marks count. */
+/* At a separator that is no blank a field ends even if it is empty; blanks before it are the
+ * separator's. */
+static void add_separator(struct expander *expander, char separator)
+{
+    bool blank = strchr(" \t\n", separator) != NULL;
+
+    expander->foreign = expander->foreign && separator != '\n';
+    if (!blank && !expander->have && !expander->after_blank)
+        expander->have = true;
+    expander->after_blank = blank && (expander->have || expander->after_blank);
+    end_field(expander);
+}
+
+/* What was not quoted is split at separators, and its stars and question marks count. */
 static void add_value(struct expander *expander, const char *text)
 {
     const char mark = SHELL_FOREIGN_MARK;
+    const char *separators = shell_separators(expander->shell);
 
-    expander->foreign = false;
+    expander->foreign = expander->after_blank = false;
     for (; *text != '\0'; text++) {
-        if (expander->mode == MODE_FIELDS && strchr(" \t\n", *text) != NULL) {
-            expander->foreign = expander->foreign && *text != '\n';
-            end_field(expander);
+        if (expander->mode == MODE_FIELDS && strchr(separators, *text) != NULL) {
+            add_separator(expander, *text);
             continue;
         }
+        expander->after_blank = false;
         if (*text == mark)
             expander->foreign = true;
         else if (expander->foreign && !expander->have)

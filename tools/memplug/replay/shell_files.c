@@ -110,7 +110,7 @@ static int run_ls(struct shell *shell, int argc, char **argv)
 
         if (kind < 0)
             ls_complain(&ls, *name, kind);
-        else if (kind == SHELL_FILE || ls.options.has['d'])
+        else if (kind != SHELL_DIRECTORY || ls.options.has['d'])
             list_add(shell, &files, *name);
         else
             list_add(shell, &directories, *name);
@@ -133,7 +133,7 @@ static int remove_all(struct shell *shell, const char *name, bool recursive, uns
 
     if (kind < 0)
         return kind;
-    if (kind == SHELL_FILE || is_link(shell, name))
+    if (kind != SHELL_DIRECTORY || is_link(shell, name))
         return call_path(shell, shell->host->unlink, name);
     if (!recursive || depth > 32)
         return -EISDIR;
@@ -275,7 +275,7 @@ static int run_cp(struct shell *shell, int argc, char **argv)
     struct options options;
     char *chunk = shell_alloc(shell, SHELL_CHUNK);
     struct file *from, *to;
-    const char *target;
+    const char *target, *slash;
     int64_t count;
     int error;
 
@@ -283,8 +283,7 @@ static int run_cp(struct shell *shell, int argc, char **argv)
         shell_unknown(shell, "cp");
     target = argv[1];
     if (host_kind(shell, target) == SHELL_DIRECTORY) {
-        const char *slash = strrchr(argv[0], '/');
-
+        slash = strrchr(argv[0], '/');
         target = shell_format(shell, "%s/%s", target, slash != NULL ? slash + 1 : argv[0]);
     }
     from = file_open(shell, argv[0], SHELL_READ, &error);
@@ -313,6 +312,7 @@ static int run_cp(struct shell *shell, int argc, char **argv)
 struct dd {
     const char *from, *to;
     uint64_t block_bytes, count;
+    bool silent;
 };
 
 static uint64_t dd_number(struct shell *shell, const char *text)
@@ -344,6 +344,8 @@ static struct dd dd_parse(struct shell *shell, int argc, char **argv)
             dd.block_bytes = dd_number(shell, argv[i] + 3);
         else if (strncmp(argv[i], "count=", 6) == 0)
             dd.count = dd_number(shell, argv[i] + 6);
+        else if (strcmp(argv[i], "status=none") == 0)
+            dd.silent = true;
         else
             shell_unknown(shell, shell_format(shell, "dd %s", argv[i]));
     }
@@ -381,7 +383,8 @@ static int dd_copy(struct shell *shell, const struct dd *dd, struct file *from, 
     text = shell_format(shell, "%llu+%llu records in\n%llu+%llu records out\n",
                         (unsigned long long)in[0], (unsigned long long)in[1],
                         (unsigned long long)out[0], (unsigned long long)out[1]);
-    shell->untold = file_write(shell, shell->own.files[2], text, strlen(text));
+    if (!dd->silent)
+        shell->untold = file_write(shell, shell->own.files[2], text, strlen(text));
     return error != 0;
 }
 
@@ -464,15 +467,29 @@ static int run_readlink(struct shell *shell, int argc, char **argv)
     return 0;
 }
 
+/* What stands in the brackets, and perhaps more, is the guest's own. */
+static int list_mounts(struct shell *shell, const char *type)
+{
+    static const char *const mounts[][2] = {
+        {"proc", "/proc"}, {"sysfs", "/sys"}, {"debugfs", "/sys/kernel/debug"},
+        {"tracefs", "/sys/kernel/tracing"},
+    };
+
+    shell->foreign = true;
+    for (size_t i = 0; i < sizeof(mounts) / sizeof(mounts[0]); i++)
+        if (type == NULL || strcmp(type, mounts[i][0]) == 0)
+            print(shell, "%s on %s type %s (rw,relatime)\n", mounts[i][0], mounts[i][1],
+                  mounts[i][0]);
+    return 0;
+}
+
 static int run_mount(struct shell *shell, int argc, char **argv)
 {
     struct options options;
     int nr_operands = tool_options(shell, argc, argv, &options), error;
 
-    if (nr_operands == 0 && !options.has['t']) {
-        shell->foreign = true; /* the list of what is mounted */
-        return 0;
-    }
+    if (nr_operands == 0)
+        return list_mounts(shell, options.value['t']);
     if (nr_operands != 2 || !options.has['t'] || shell->host->mount == NULL)
         shell_unknown(shell, "mount");
     error = shell->host->mount(shell->host->context, options.value['t'], path_of(shell, argv[1]));
@@ -534,8 +551,8 @@ static int run_sleep(struct shell *shell, int argc, char **argv)
         }
         total += value * unit;
     }
-    if (shell->host->sleep != NULL && total < 1e18)
-        shell->host->sleep(shell->host->context, (uint64_t)total);
+    if (total < 1e18)
+        shell_sleep(shell, (uint64_t)total);
     return 0;
 }
 

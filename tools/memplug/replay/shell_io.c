@@ -169,6 +169,7 @@ int file_write(struct shell *shell, struct file *file, const char *bytes, size_t
                             shell->host->write(shell->host->context, file->handle, file->offset,
                                                bytes, length) : -ENOSYS;
 
+            deadline_check(shell); /* who was killed does not complain */
             if (count < 0)
                 return (int)count;
             if (count == 0)
@@ -195,17 +196,18 @@ struct file *input_open(struct shell *shell, const char *name, int *error)
 
 int input_all(struct shell *shell, const char *name, struct text *text)
 {
-    char *chunk = shell_alloc(shell, SHELL_CHUNK);
     int error;
     struct file *file = input_open(shell, name, &error);
     int64_t count;
 
     if (file == NULL)
         return error;
-    while ((count = file_read(shell, file, chunk, SHELL_CHUNK)) > 0) {
+    if (shell->scratch == NULL)
+        shell->scratch = shell_alloc(shell, SHELL_CHUNK);
+    while ((count = file_read(shell, file, shell->scratch, SHELL_CHUNK)) > 0) {
         if (text->length > TEXT_MAX)
             shell_leave(shell, SHELL_ENDLESS);
-        text_add(shell, text, chunk, (size_t)count);
+        text_add(shell, text, shell->scratch, (size_t)count);
     }
     file_put(shell, file);
     return (int)count;
@@ -219,6 +221,7 @@ void environment_enter(struct shell *shell, struct environment *saved)
     size_t size_bytes = own->nr_variables_max * sizeof(*own->variables);
 
     *saved = *own;
+    own->exit_trap = NULL;
     if (size_bytes != 0) {
         own->variables = shell_alloc(shell, size_bytes);
         memcpy(own->variables, saved->variables, size_bytes);
@@ -285,6 +288,9 @@ void complain(struct shell *shell, const char *format, ...)
     vsnprintf(text, sizeof(text), format, list);
     va_end(list);
     shell->write_error = print_flush(shell);
+    if (shell->own.bash && strcmp(shell->name, "sh") == 0 && shell->own.files[2] != NULL &&
+        shell->own.files[2]->kind != FILE_NULL)
+        shell->foreign = true; /* bash has words of its own */
     text_string(shell, &all, shell->name);
     text_string(shell, &all, ": ");
     text_string(shell, &all, text);

@@ -162,6 +162,7 @@ static struct node *lex_program(struct lexer *lexer)
     struct node *node;
 
     enter(lexer);
+    lexer->here = NULL;
     lexer_next(lexer);
     node = parse_list(lexer, TOKEN_CLOSE);
     saved.at = lexer->at;
@@ -218,17 +219,18 @@ static void lex_arithmetic(struct lexer *lexer, struct builder *builder, bool qu
     lexer->shell->depth--;
 }
 
-static void lex_operand(struct lexer *lexer, struct part *part)
+/* Up to the brace, or to `end`. */
+static struct word *lex_operand(struct lexer *lexer, char end)
 {
     struct builder inner = {.first = NULL};
 
-    while (*lexer->at != '}') {
+    while (*lexer->at != '}' && *lexer->at != end) {
         if (*lexer->at == '\0')
             syntax(lexer, "missing '}'");
         if (!lex_special(lexer, &inner))
             add_text(lexer, &inner, lexer->at++, 1, false);
     }
-    part->operand = finish(lexer, &inner);
+    return finish(lexer, &inner);
 }
 
 static const char *lex_name(struct lexer *lexer)
@@ -242,6 +244,23 @@ static const char *lex_name(struct lexer *lexer)
              strchr("?#@*$!-", *lexer->at) != NULL))
         lexer->at++;
     return shell_copy(lexer->shell, start, (size_t)(lexer->at - start));
+}
+
+/* What stands behind ${name. */
+static void lex_operation(struct lexer *lexer, struct part *part)
+{
+    if (*lexer->at == ':' && lexer->at[1] != '\0' && strchr("-+=?", lexer->at[1]) != NULL)
+        part->operation[1] = *lexer->at++; /* the operation itself comes first */
+    if (strchr("-+=?%#:/", *lexer->at) == NULL)
+        shell_unknown(lexer->shell, "${...} of a kind");
+    part->operation[0] = *lexer->at++;
+    if (strchr("%#/", part->operation[0]) != NULL && *lexer->at == part->operation[0])
+        part->operation[1] = *lexer->at++;
+    part->operand = lex_operand(lexer, part->operation[0] == '/' ? '/' : '}');
+    if (*lexer->at == '/' && part->operation[0] == '/') {
+        lexer->at++;
+        part->second = lex_operand(lexer, '}');
+    }
 }
 
 static void lex_braces(struct lexer *lexer, struct builder *builder, bool quoted)
@@ -261,16 +280,8 @@ static void lex_braces(struct lexer *lexer, struct builder *builder, bool quoted
         syntax(lexer, "missing '}'");
     if (part->text[0] == '\0')
         syntax(lexer, "bad substitution");
-    if (*lexer->at != '}' && part->operation[0] == '\0') {
-        if (*lexer->at == ':' && lexer->at[1] != '\0' && strchr("-+=?", lexer->at[1]) != NULL)
-            part->operation[1] = *lexer->at++; /* the operation itself comes first */
-        if (strchr("-+=?%#", *lexer->at) == NULL)
-            shell_unknown(lexer->shell, "${...} of a kind");
-        part->operation[0] = *lexer->at++;
-        if (strchr("%#", part->operation[0]) != NULL && *lexer->at == part->operation[0])
-            part->operation[1] = *lexer->at++;
-        lex_operand(lexer, part);
-    }
+    if (*lexer->at != '}' && part->operation[0] == '\0')
+        lex_operation(lexer, part);
     if (*lexer->at != '}')
         syntax(lexer, "missing '}'");
     lexer->at++;
@@ -319,8 +330,18 @@ static void lex_redirect(struct lexer *lexer, int fd)
     char c = *lexer->at++;
 
     redirect->kind = c == '<' ? REDIRECT_IN : REDIRECT_OUT;
-    redirect->fd = fd >= 0 ? fd : c == '>';
-    if (c == '&') {
+    redirect->fd = fd >= 0 ? fd : c != '<';
+    lexer->is_here = c == '<' && strncmp(lexer->at, "<<", 2) != 0 && *lexer->at == '<';
+    lexer->strips_tabs = lexer->is_here && lexer->at[1] == '-';
+    if (lexer->is_here) {
+        lexer->at += 1 + lexer->strips_tabs;
+        redirect->kind = REDIRECT_HERE;
+    } else if (c == '<' && *lexer->at == '<') {
+        if (!lexer->shell->own.bash)
+            syntax(lexer, "unexpected redirection");
+        lexer->at += 2;
+        redirect->kind = REDIRECT_HERE;
+    } else if (c == '&') {
         lexer->at++;
         redirect->kind = REDIRECT_BOTH;
     } else if (*lexer->at == '&') {
@@ -331,14 +352,72 @@ static void lex_redirect(struct lexer *lexer, int fd)
         redirect->kind = c == '>' ? REDIRECT_APPEND : REDIRECT_OUT;
         if (c == '<')
             shell_unknown(lexer->shell, "<>");
-    } else if (*lexer->at == '<' && c == '<') {
-        shell_unknown(lexer->shell, "here document");
     } else if (*lexer->at == '|' && c == '>') {
         lexer->at++;
     }
     lexer->redirect = redirect;
     lexer->token = TOKEN_REDIRECT;
 }
+
+/* --- here documents --------------------------------------------------------------------------- */
+
+void lexer_here(struct lexer *lexer, struct redirect *redirect)
+{
+    struct here *here = shell_alloc(lexer->shell, sizeof(*here)), **last = &lexer->here;
+
+    here->redirect = redirect;
+    here->delimiter = word_constant(lexer->shell, lexer->word);
+    here->strips_tabs = lexer->strips_tabs;
+    if (here->delimiter == NULL)
+        shell_unknown(lexer->shell, "here document");
+    for (const struct part *part = lexer->word->parts; part != NULL; part = part->next)
+        here->quoted = here->quoted || part->quoted;
+    while (*last != NULL)
+        last = &(*last)->next;
+    *last = here;
+}
+
+/* A text that is taken as if it stood in double quotes, in which those mean nothing. */
+static struct word *lex_document(struct shell *shell, const char *text)
+{
+    struct lexer lexer = {.shell = shell, .at = text};
+    struct builder builder = {.first = NULL};
+
+    add_text(&lexer, &builder, "", 0, true);
+    while (*lexer.at != '\0') {
+        if (*lexer.at == '\\')
+            lex_backslash(&lexer, &builder, "$`\\");
+        else
+            lex_quoted(&lexer, &builder);
+    }
+    return finish(&lexer, &builder);
+}
+
+static void lex_here(struct lexer *lexer, const struct here *here)
+{
+    struct text text = {.length = 0};
+    struct builder builder = {.first = NULL};
+
+    text_add(lexer->shell, &text, "", 0);
+    while (*lexer->at != '\0') {
+        const char *start = lexer->at + (here->strips_tabs ? strspn(lexer->at, "\t") : 0);
+        size_t length = strcspn(start, "\n");
+
+        lexer->at = start + length + (start[length] == '\n');
+        if (length == strlen(here->delimiter) && strncmp(start, here->delimiter, length) == 0)
+            break;
+        text_add(lexer->shell, &text, start, length);
+        text_add(lexer->shell, &text, "\n", 1);
+    }
+    if (!here->quoted) {
+        here->redirect->target = lex_document(lexer->shell, text.bytes);
+        return;
+    }
+    add_text(lexer, &builder, text.bytes, text.length, true);
+    here->redirect->target = finish(lexer, &builder);
+}
+
+/* --- tokens ----------------------------------------------------------------------------------- */
 
 static bool lex_operator(struct lexer *lexer)
 {
@@ -357,6 +436,9 @@ static bool lex_operator(struct lexer *lexer)
         if (strncmp(lexer->at, operators[i].text, length) == 0) {
             lexer->at += length;
             lexer->token = operators[i].token;
+            for (; lexer->token == TOKEN_NEWLINE && lexer->here != NULL;
+                 lexer->here = lexer->here->next)
+                lex_here(lexer, lexer->here);
             return true;
         }
     }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Tools that match lines: grep, and the plainest of sed and awk. */
+/* Tools that match lines. */
 #include "shell_private.h"
 
 #include <ctype.h>
@@ -26,6 +26,8 @@ struct grep {
     struct options options;
     const regex_t *regex;
     bool named, failed, found;
+    unsigned long before, after;   /* how many lines around */
+    unsigned long until, printed;  /* up to which line; the last that was */
 };
 
 static bool is_word(char c)
@@ -51,7 +53,7 @@ static bool grep_find(const struct grep *grep, const char *text, size_t from, re
 }
 
 static void grep_print(struct shell *shell, const struct grep *grep, const struct line *line,
-                       const char *name, unsigned long number)
+                       const char *name, unsigned long number, char sign)
 {
     regmatch_t match;
     size_t from = 0;
@@ -69,13 +71,41 @@ static void grep_print(struct shell *shell, const struct grep *grep, const struc
                 continue;
         }
         if (grep->named)
-            print(shell, "%s:", name);
+            print(shell, "%s%c", name, sign);
         if (grep->options.has['n'])
-            print(shell, "%lu:", number);
+            print(shell, "%lu%c", number, sign);
         print_line(shell, &part);
         if (!only)
             return;
     }
+}
+
+/* A line that matches, and the lines around it that were not printed yet. */
+static void grep_around(struct shell *shell, struct grep *grep, const struct text *text,
+                        const char *name, unsigned long number)
+{
+    unsigned long first = number > grep->before ? number - grep->before : 1, here = 0;
+    bool gap = grep->printed != 0 && first > grep->printed + 1;
+    struct line line;
+
+    if (gap && (grep->before != 0 || grep->after != 0))
+        print(shell, "--\n");
+    for (size_t at = 0; line_next(text, &at, &line) && ++here <= number;)
+        if (here >= first && here > grep->printed)
+            grep_print(shell, grep, &line, name, here, here == number ? ':' : '-');
+    grep->printed = number;
+    grep->until = number + grep->after;
+}
+
+static unsigned long grep_lines(struct shell *shell, const struct options *options, char letter)
+{
+    int64_t count = 0;
+    const char *value = options->value[(unsigned char)letter];
+
+    value = value != NULL ? value : options->value['C'];
+    if (value != NULL && (!number_parse(value, &count) || count < 0 || options->has['o']))
+        shell_unknown(shell, "grep with context");
+    return (unsigned long)count;
 }
 
 static void grep_text(struct shell *shell, struct grep *grep, const struct text *text,
@@ -87,25 +117,35 @@ static void grep_text(struct shell *shell, struct grep *grep, const struct text 
     struct line line;
     regmatch_t match;
 
+    grep->before = grep_lines(shell, options, 'B');
+    grep->after = grep_lines(shell, options, 'A');
+    grep->until = grep->printed = 0;
     if (options->has['m'] && !number_parse(options->value['m'], &most))
         shell_unknown(shell, "grep -m");
     for (size_t at = 0; (int64_t)count < most && line_next(text, &at, &line); ) {
         number++;
         line.bytes = shell_copy(shell, line.bytes, line.length);
-        if (grep_find(grep, line.bytes, 0, &match) == options->has['v'])
+        if (grep_find(grep, line.bytes, 0, &match) == options->has['v']) {
+            if (number <= grep->until && !options->has['c']) {
+                grep_print(shell, grep, &line, name, number, '-');
+                grep->printed = number;
+            }
             continue;
+        }
         count++;
         grep->found = true;
-        if (options->has['q'] || options->has['l'])
+        if (options->has['q'] || options->has['l'] || options->has['L'])
             break;
-        if (!options->has['c'])
-            grep_print(shell, grep, &line, name, number);
+        if (!options->has['c'] && (grep->before != 0 || grep->after != 0))
+            grep_around(shell, grep, text, name, number);
+        else if (!options->has['c'])
+            grep_print(shell, grep, &line, name, number, ':');
     }
     if (options->has['q'])
         return;
-    if (options->has['l'] && count != 0)
+    if ((options->has['l'] && count != 0) || (options->has['L'] && count == 0))
         print(shell, "%s\n", name);
-    else if (options->has['c'] && !options->has['l'])
+    else if (options->has['c'] && !options->has['l'] && !options->has['L'])
         print(shell, grep->named ? "%s:%lu\n" : "%.0s%lu\n", name, count);
 }
 
@@ -181,7 +221,10 @@ static int run_grep(struct shell *shell, int argc, char **argv)
     }
     grep.regex = regex_get(shell, alternatives(shell, pattern, extended, fixed),
                            (extended ? REG_EXTENDED : 0) | (options->has['i'] ? REG_ICASE : 0));
-    grep.named = (nr_files > 1 || options->has['r'] || options->has['H']) && !options->has['h'];
+    grep.named = nr_files > 1 || options->has['H'] ||
+                 (options->has['r'] && (nr_files == 0 || host_kind(shell, *names) ==
+                                                             SHELL_DIRECTORY));
+    grep.named = grep.named && !options->has['h'];
     if (nr_files == 0)
         grep_file(shell, &grep, options->has['r'] ? "." : "-", 0);
     for (; *names != NULL; names++)
@@ -191,268 +234,11 @@ static int run_grep(struct shell *shell, int argc, char **argv)
     return grep.failed ? 2 : 1;
 }
 
-/* --- sed -------------------------------------------------------------------------------------- */
-
-#define SED_COMMANDS 16
-
-struct sed_address {
-    enum { SED_NONE, SED_LINE, SED_LAST, SED_MATCH } kind;
-    unsigned long number;
-    const char *pattern;
-};
-
-struct sed_command {
-    struct sed_address from, to;
-    char letter; /* p d q s */
-    const char *pattern, *replacement;
-    bool global, print, inside; /* inside: between from and to now */
-};
-
-struct sed {
-    struct sed_command commands[SED_COMMANDS];
-    size_t count;
-};
-
-/* Text up to a delimiter; null if there is none. */
-static const char *sed_piece(struct shell *shell, const char **at, char delimiter)
-{
-    struct text text = {.length = 0};
-
-    text_add(shell, &text, "", 0);
-    for (; **at != delimiter; ++*at) {
-        if (**at == '\0')
-            return NULL;
-        if (**at == '\\' && (*at)[1] == delimiter && delimiter != '\\')
-            ++*at;
-        else if (**at == '\\' && (*at)[1] != '\0')
-            text_add(shell, &text, (*at)++, 1);
-        text_add(shell, &text, *at, 1);
-    }
-    ++*at;
-    return text.bytes;
-}
-
-static bool sed_parse_address(struct shell *shell, const char **at, struct sed_address *address)
-{
-    if (isdigit((unsigned char)**at)) {
-        char *end;
-
-        address->kind = SED_LINE;
-        address->number = strtoul(*at, &end, 10);
-        *at = end;
-    } else if (**at == '$') {
-        address->kind = SED_LAST;
-        ++*at;
-    } else if (**at == '/') {
-        ++*at;
-        address->kind = SED_MATCH;
-        address->pattern = sed_piece(shell, at, '/');
-        return address->pattern != NULL;
-    }
-    return true;
-}
-
-static bool sed_parse_one(struct shell *shell, const char **at, struct sed_command *command)
-{
-    char delimiter;
-
-    if (!sed_parse_address(shell, at, &command->from))
-        return false;
-    if (**at == ',') {
-        ++*at;
-        if (!sed_parse_address(shell, at, &command->to) || command->to.kind == SED_NONE)
-            return false;
-    }
-    command->letter = **at;
-    if (command->letter == '\0' || strchr("pdqs", command->letter) == NULL)
-        return false;
-    ++*at;
-    if (command->letter != 's')
-        return true;
-    delimiter = **at;
-    if (delimiter == '\0' || delimiter == '\\' || delimiter == '\n')
-        return false;
-    ++*at;
-    command->pattern = sed_piece(shell, at, delimiter);
-    command->replacement = command->pattern != NULL ? sed_piece(shell, at, delimiter) : NULL;
-    for (; **at == 'g' || **at == 'p'; ++*at) {
-        command->global = command->global || **at == 'g';
-        command->print = command->print || **at == 'p';
-    }
-    return command->replacement != NULL;
-}
-
-static bool sed_parse(struct shell *shell, const char *script, struct sed *sed)
-{
-    sed->count = 0;
-    for (;;) {
-        script += strspn(script, " \t;\n");
-        if (*script == '\0')
-            return sed->count != 0;
-        if (sed->count == SED_COMMANDS)
-            return false;
-        sed->commands[sed->count] = (struct sed_command){.letter = '\0'};
-        if (!sed_parse_one(shell, &script, &sed->commands[sed->count++]))
-            return false;
-        script += strspn(script, " \t");
-        if (*script != '\0' && strchr(";\n", *script) == NULL)
-            return false;
-    }
-}
-
-static bool sed_at(struct shell *shell, const struct sed_address *address, const char *text,
-                   unsigned long number, bool last, int flags)
-{
-    regmatch_t match;
-
-    if (address->kind == SED_LINE)
-        return address->number == number;
-    if (address->kind == SED_LAST)
-        return last;
-    return matches(regex_get(shell, address->pattern, flags), text, 0, &match, 1);
-}
-
-static bool sed_applies(struct shell *shell, struct sed_command *command, const char *text,
-                        unsigned long number, bool last, int flags)
-{
-    if (command->from.kind == SED_NONE)
-        return true;
-    if (command->inside) {
-        command->inside = !sed_at(shell, &command->to, text, number, last, flags) &&
-                          !(command->to.kind == SED_LINE && number >= command->to.number);
-        return command->to.kind != SED_LINE || number <= command->to.number;
-    }
-    if (!sed_at(shell, &command->from, text, number, last, flags))
-        return false;
-    command->inside = command->to.kind != SED_NONE &&
-                      !(command->to.kind == SED_LINE && number >= command->to.number);
-    return true;
-}
-
-static void sed_replace(struct shell *shell, struct text *to, const char *text,
-                        const char *replacement, const regmatch_t *match)
-{
-    for (; *replacement != '\0'; replacement++) {
-        int group = -1;
-
-        if (*replacement == '&')
-            group = 0;
-        else if (*replacement == '\\' && isdigit((unsigned char)replacement[1]))
-            group = *++replacement - '0';
-        else if (*replacement == '\\' && replacement[1] != '\0')
-            replacement++;
-        if (group < 0)
-            text_add(shell, to, replacement[-1] == '\\' && *replacement == 'n' ? "\n" : replacement,
-                     1);
-        else if (match[group].rm_so >= 0)
-            text_add(shell, to, text + match[group].rm_so,
-                     (size_t)(match[group].rm_eo - match[group].rm_so));
-    }
-}
-
-/* Returns whether anything was replaced. */
-static bool sed_substitute(struct shell *shell, const struct sed_command *command, int flags,
-                           const char **text)
-{
-    struct text to = {.length = 0};
-    regmatch_t match[10];
-    size_t at = 0, length = strlen(*text);
-    const regex_t *regex = regex_get(shell, command->pattern, flags);
-    bool found = false;
-
-    while (at <= length && matches(regex, *text, at, match, 10)) {
-        size_t end = (size_t)match[0].rm_eo;
-
-        found = true;
-        text_add(shell, &to, *text + at, (size_t)match[0].rm_so - at);
-        sed_replace(shell, &to, *text, command->replacement, match);
-        if (match[0].rm_eo == match[0].rm_so && end < length)
-            text_add(shell, &to, *text + end++, 1);
-        else if (match[0].rm_eo == match[0].rm_so)
-            end++;
-        at = end;
-        if (!command->global)
-            break;
-    }
-    if (at < length)
-        text_add(shell, &to, *text + at, length - at);
-    text_add(shell, &to, "", 0);
-    if (found)
-        *text = to.bytes;
-    return found;
-}
-
-/* Returns false if it is the last line. */
-static bool sed_line(struct shell *shell, struct sed *sed, const struct line *source,
-                     unsigned long number, bool last, const struct options *options)
-{
-    struct line line = *source;
-    int flags = options->has['E'] || options->has['r'] ? REG_EXTENDED : 0;
-    bool quit = false, delete = false;
-
-    line.bytes = shell_copy(shell, line.bytes, line.length);
-    for (size_t i = 0; i < sed->count && !delete && !quit; i++) {
-        struct sed_command *command = &sed->commands[i];
-        bool print = command->letter == 'p';
-
-        if (!sed_applies(shell, command, line.bytes, number, last, flags))
-            continue;
-        if (command->letter == 's') {
-            print = sed_substitute(shell, command, flags, &line.bytes) && command->print;
-            line.length = strlen(line.bytes);
-        }
-        delete = command->letter == 'd';
-        quit = command->letter == 'q';
-        if (print)
-            print_line(shell, &line);
-    }
-    if (!delete && !options->has['n'])
-        print_line(shell, &line);
-    return !quit;
-}
-
-static int run_sed(struct shell *shell, int argc, char **argv)
-{
-    struct options options;
-    struct text text = {.length = 0};
-    int nr_operands = tool_options(shell, argc, argv, &options), status = 0, error = 0;
-    const char *script = options.value['e'];
-    char **names = argv;
-    unsigned long number = 0;
-    struct line line;
-    struct sed sed;
-
-    if (script == NULL)
-        script = nr_operands != 0 ? *names++ : "";
-    if (!sed_parse(shell, script, &sed))
-        shell_unknown(shell, shell_format(shell, "sed %s", script));
-    if (*names == NULL)
-        error = input_all(shell, "-", &text);
-    for (; *names != NULL; names++) {
-        error = input_all(shell, *names, &text);
-        if (error != 0) {
-            complain(shell, "%s: %s", *names, strerror(-error));
-            status = 1;
-        }
-    }
-    for (size_t at = 0; line_next(&text, &at, &line); )
-        if (!sed_line(shell, &sed, &line, ++number, at >= text.length, &options))
-            break;
-    return status;
-}
-
-bool sed_understood(struct shell *shell, const char *script)
-{
-    struct sed sed;
-
-    return sed_parse(shell, script, &sed);
-}
-
 const struct tool shell_line_tools[] = {
-    {"grep", "inqvclhHoEFwxsrRe:m:", 0, run_grep},
-    {"egrep", "inqvclhHowxsre:m:", 0, run_grep},
-    {"fgrep", "inqvclhHowxsre:m:", 0, run_grep},
-    {"sed", "nrEe:", 0, run_sed},
-    {"awk", "F:", 0, run_awk},
+    {"grep", "inqvclLhHoEFwxsrRe:m:A:B:C:", 0, run_grep},
+    {"egrep", "inqvclLhHowxsre:m:A:B:C:", 0, run_grep},
+    {"fgrep", "inqvclLhHowxsre:m:A:B:C:", 0, run_grep},
+    {"sed", "nriEe:", 0, run_sed},
+    {"awk", "F:v:", 0, run_awk},
     {NULL, NULL, 0, NULL},
 };

@@ -32,7 +32,8 @@ const char *word_constant(struct shell *shell, const struct word *word)
 static const char *reserved(const struct lexer *lexer)
 {
     static const char *const words[] = {"if", "then", "elif", "else", "fi", "while", "until",
-                                        "for", "do", "done", "case", "esac", "{", "}", "!"};
+                                        "for", "do", "done", "case", "esac", "{", "}", "!",
+                                        "function"};
     const char *text = lexer->token == TOKEN_WORD ? word_literal(lexer->word) : NULL;
 
     for (size_t i = 0; text != NULL && i < sizeof(words) / sizeof(words[0]); i++)
@@ -87,6 +88,18 @@ static void expect(struct lexer *lexer, const char *word)
 
 /* --- simple commands -------------------------------------------------------------------------- */
 
+/* <<< is a line. */
+static void add_newline(struct lexer *lexer, struct word *word)
+{
+    struct part **last = &word->parts;
+
+    while (*last != NULL)
+        last = &(*last)->next;
+    *last = shell_alloc(lexer->shell, sizeof(**last));
+    (*last)->text = "\n";
+    (*last)->quoted = true;
+}
+
 static struct redirect *parse_redirect(struct lexer *lexer)
 {
     struct redirect *redirect = lexer->redirect;
@@ -95,6 +108,10 @@ static struct redirect *parse_redirect(struct lexer *lexer)
     if (lexer->token != TOKEN_WORD)
         lexer_unexpected(lexer, NULL);
     redirect->target = lexer->word;
+    if (lexer->is_here)
+        lexer_here(lexer, redirect);
+    else if (redirect->kind == REDIRECT_HERE)
+        add_newline(lexer, redirect->target);
     lexer_next(lexer);
     return redirect;
 }
@@ -123,6 +140,49 @@ static bool is_assignment(const struct word *word)
     return *at == '=';
 }
 
+static struct node *parse_one(struct lexer *lexer);
+
+/* The body behind name(), or behind "function name". */
+static struct node *parse_function(struct lexer *lexer, const char *name)
+{
+    struct node *node = new_node(lexer, NODE_FUNCTION, NULL);
+
+    if (name == NULL)
+        shell_abort(lexer->shell, "syntax error: bad function name");
+    node->name = name;
+    if (lexer->token == TOKEN_OPEN) {
+        lexer_next(lexer);
+        if (lexer->token != TOKEN_CLOSE)
+            lexer_unexpected(lexer, ")");
+        lexer_next(lexer);
+    }
+    skip_newlines(lexer);
+    node->first = parse_one(lexer);
+    return node;
+}
+
+/* Between [[ and ]] the operators are words. */
+static bool takes_operator(struct lexer *lexer, const struct node *node)
+{
+    static const char *const texts[] = {[TOKEN_AND] = "&&", [TOKEN_OR] = "||", [TOKEN_OPEN] = "(",
+                                        [TOKEN_CLOSE] = ")"};
+    const char *first = node->words != NULL ? word_literal(node->words) : NULL, *last = NULL;
+    struct part *part;
+
+    if (first == NULL || strcmp(first, "[[") != 0)
+        return false;
+    for (const struct word *word = node->words; word != NULL; word = word->next)
+        last = word_literal(word);
+    if ((last != NULL && strcmp(last, "]]") == 0) || lexer->token < TOKEN_AND ||
+        lexer->token > TOKEN_CLOSE || texts[lexer->token] == NULL)
+        return false;
+    lexer->word = shell_alloc(lexer->shell, sizeof(*lexer->word));
+    lexer->word->parts = part = shell_alloc(lexer->shell, sizeof(*part));
+    part->text = texts[lexer->token];
+    lexer->token = TOKEN_WORD;
+    return true;
+}
+
 static struct node *parse_simple(struct lexer *lexer)
 {
     struct node *node = new_node(lexer, NODE_COMMAND, NULL);
@@ -133,7 +193,7 @@ static struct node *parse_simple(struct lexer *lexer)
             parse_redirects(lexer, node);
             continue;
         }
-        if (lexer->token != TOKEN_WORD)
+        if (lexer->token != TOKEN_WORD && !takes_operator(lexer, node))
             break;
         if (node->words == NULL && is_assignment(lexer->word)) {
             *assigns = lexer->word;
@@ -144,8 +204,9 @@ static struct node *parse_simple(struct lexer *lexer)
         }
         lexer_next(lexer);
     }
-    if (node->words != NULL && lexer->token == TOKEN_OPEN)
-        shell_unknown(lexer->shell, "function");
+    if (node->words != NULL && node->words->next == NULL && node->redirects == NULL &&
+        node->assigns == NULL && lexer->token == TOKEN_OPEN)
+        return parse_function(lexer, word_literal(node->words));
     if (node->words == NULL && node->assigns == NULL && node->redirects == NULL)
         lexer_unexpected(lexer, NULL);
     return node;
@@ -326,6 +387,14 @@ static struct node *parse_compound(struct lexer *lexer)
         return parse_for(lexer);
     if (is_reserved(lexer, "case"))
         return parse_case(lexer);
+    if (is_reserved(lexer, "function")) {
+        const char *name;
+
+        lexer_next(lexer);
+        name = lexer->token == TOKEN_WORD ? word_literal(lexer->word) : NULL;
+        lexer_next(lexer);
+        return parse_function(lexer, name);
+    }
     if (reserved(lexer) != NULL)
         lexer_unexpected(lexer, NULL);
     return NULL;
@@ -378,7 +447,7 @@ static bool ends_list(const struct lexer *lexer)
         return true;
     return word != NULL && strchr("{!", word[0]) == NULL && strcmp(word, "if") != 0 &&
            strcmp(word, "while") != 0 && strcmp(word, "until") != 0 && strcmp(word, "for") != 0 &&
-           strcmp(word, "case") != 0;
+           strcmp(word, "case") != 0 && strcmp(word, "function") != 0;
 }
 
 /* An and-or list with what ends it. */
@@ -418,7 +487,12 @@ struct node *parse_list(struct lexer *lexer, enum token until)
 struct node *parse_line(struct shell *shell, const char *line)
 {
     struct lexer lexer = {.shell = shell, .at = line};
+    unsigned depth = shell->depth;
+    struct node *node;
 
+    shell->depth = 0;
     lexer_next(&lexer);
-    return parse_list(&lexer, TOKEN_END);
+    node = parse_list(&lexer, TOKEN_END);
+    shell->depth = depth;
+    return node;
 }

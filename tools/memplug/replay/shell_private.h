@@ -2,19 +2,21 @@
 /*
  * What the files of the shell share. shell_lex.c and shell_parse.c make a tree of a line,
  * shell_check.c looks whether all of it is understood, shell_run.c walks it; shell_expand.c makes
- * arguments of words; the commands stand in tables at the ends of shell_builtins.c, shell_text.c,
- * shell_grep.c, shell_files.c and shell_memory.c. All memory is a line's own and goes with it; what
- * cannot go on leaves by shell_leave().
+ * arguments of words; the commands stand in tables at the ends of shell_builtins.c, shell_call.c,
+ * shell_nested.c, shell_text.c, shell_line.c, shell_files.c, shell_find.c, shell_count.c and
+ * shell_memory.c. All memory is a line's own and goes with it; what cannot go on leaves by
+ * shell_leave().
  */
 #ifndef SHELL_PRIVATE_H
 #define SHELL_PRIVATE_H
 
-#include "shell.h"
+#include "shell_tree.h"
 
 #include <regex.h>
 #include <setjmp.h>
 
 #define SHELL_FDS 10
+#define SHELL_ASSIGNS 32u /* before one command */
 #define SHELL_CHUNK ((size_t)64 << 10) /* what is read or written at once */
 
 /* --- memory and texts (shell_base.c) ---------------------------------------------------------- */
@@ -42,61 +44,6 @@ void list_sort(struct list *list);
 /* Compiled once a line; a pattern that is none is not understood. */
 const regex_t *regex_get(struct shell *shell, const char *pattern, int flags);
 
-/* --- the tree --------------------------------------------------------------------------------- */
-
-enum part_kind { PART_TEXT, PART_VARIABLE, PART_COMMAND, PART_ARITHMETIC };
-
-struct part {
-    enum part_kind kind;
-    bool quoted;
-    const char *text;    /* the text, or the variable's name */
-    char operation[3];   /* of ${name operation operand}; "len" is "l" */
-    struct word *operand; /* also the expression of an arithmetic part */
-    struct node *program;
-    struct part *next;
-};
-
-struct word {
-    struct part *parts;
-    struct word *next;
-};
-
-enum redirect_kind { REDIRECT_IN, REDIRECT_OUT, REDIRECT_APPEND, REDIRECT_DUP, REDIRECT_BOTH };
-
-struct redirect {
-    enum redirect_kind kind;
-    int fd;
-    struct word *target;
-    struct redirect *next;
-};
-
-enum node_kind {
-    NODE_COMMAND,    /* assigns, words */
-    NODE_LIST,       /* first, and its siblings by next */
-    NODE_PIPE,       /* as a list */
-    NODE_AND,        /* first, second */
-    NODE_OR,
-    NODE_NOT,        /* first */
-    NODE_BACKGROUND, /* first */
-    NODE_SUBSHELL,   /* first */
-    NODE_GROUP,      /* first */
-    NODE_IF,         /* first: condition, second: then, third: else or null */
-    NODE_WHILE,      /* first: condition, second: body */
-    NODE_UNTIL,
-    NODE_FOR,        /* name, words, second: body; each argument if !in */
-    NODE_CASE,       /* words: the subject; first: items */
-    NODE_ITEM,       /* words: patterns; second: body */
-};
-
-struct node {
-    enum node_kind kind;
-    struct node *first, *second, *third, *next;
-    struct word *words, *assigns;
-    struct redirect *redirects;
-    const char *name;
-    bool in;
-};
-
 /* --- the shell -------------------------------------------------------------------------------- */
 
 enum file_kind { FILE_TEXT, FILE_NULL, FILE_ZERO, FILE_FULL, FILE_HOST };
@@ -113,6 +60,21 @@ struct file {
 
 struct variable {
     const char *name, *value;
+    bool exported;
+};
+
+/* The newest first; what a subshell adds is its own, so nothing is ever taken out of the middle. */
+struct function {
+    const char *name;
+    const struct node *body;
+    const struct function *next;
+};
+
+/* What a name was before it became local. */
+struct local {
+    const char *name, *value; /* null: unset */
+    bool exported;
+    const struct local *next;
 };
 
 /* What a subshell has of its own. */
@@ -121,11 +83,26 @@ struct environment {
     size_t nr_variables, nr_variables_max;
     char **arguments; /* $1 is arguments[0] */
     size_t nr_arguments;
+    const char *name;          /* $0 */
+    const char *function_name; /* of the innermost function that is running */
+    const struct function *functions;
+    const struct local *locals;
+    const char *exit_trap;
+    size_t option_at; /* getopts: where in its argument it is; 0: before the next one */
+    bool exits_on_error, needs_set, pipe_fails; /* set -e, -u, -o pipefail */
+    bool bash;                                  /* else ash */
     const char *directory;
     struct file *files[SHELL_FDS];
 };
 
-enum flow { FLOW_ON, FLOW_BREAK, FLOW_CONTINUE, FLOW_EXIT };
+enum flow { FLOW_ON, FLOW_BREAK, FLOW_CONTINUE, FLOW_RETURN, FLOW_EXIT };
+
+/* Where what cannot go on goes on: the end of the innermost subshell. */
+struct escape {
+    jmp_buf buffer;
+    struct escape *outer;
+    uint64_t deadline_ns; /* of the machine's clock; 0: none */
+};
 
 struct shell {
     const struct shell_host *host;
@@ -144,6 +121,12 @@ struct shell {
     int substituted;     /* status of the last $(...) of the command being expanded */
     enum flow flow;
     unsigned flow_levels, loops, depth;
+    unsigned tested; /* set -e does not count here: conditions, and what stands before && */
+    struct escape *escape;
+    const struct function *known; /* names of functions that check_line() has seen */
+    const struct node *reader; /* what stands behind the running command's pipe */
+    uint64_t random;
+    char *scratch; /* SHELL_CHUNK bytes, for nobody longer than a read */
     unsigned nr_commands, nr_jobs;
     bool foreign;
     bool changes;        /* what check_line() found, for what comes out only while it runs */
@@ -152,37 +135,9 @@ struct shell {
 _Noreturn void shell_leave(struct shell *shell, enum shell_verdict verdict);
 /* Something that is not understood: the culprit's name. */
 _Noreturn void shell_unknown(struct shell *shell, const char *culprit);
-/* ash's own way out: "sh: text", and the exit status 2. */
+/* ash's own way out: "sh: text", and the exit status 2 of the innermost subshell, or the line. */
 _Noreturn void shell_abort(struct shell *shell, const char *format, ...)
     __attribute__((nonnull(2), format(printf, 2, 3)));
-
-/* --- from text to tree (shell_lex.c, shell_parse.c, shell_check.c) ---------------------------- */
-
-enum token {
-    TOKEN_END, TOKEN_WORD, TOKEN_NEWLINE, TOKEN_SEMICOLON, TOKEN_DOUBLE_SEMICOLON,
-    TOKEN_AMPERSAND, TOKEN_AND, TOKEN_OR, TOKEN_PIPE, TOKEN_OPEN, TOKEN_CLOSE, TOKEN_REDIRECT,
-};
-
-struct lexer {
-    struct shell *shell;
-    const char *at;
-    enum token token;
-    struct word *word;
-    struct redirect *redirect;
-};
-
-void lexer_next(struct lexer *lexer);
-_Noreturn void lexer_unexpected(struct lexer *lexer, const char *expected);
-/* The text of a word that is nothing but unquoted text; else null. */
-const char *word_literal(const struct word *word);
-/* The same, quoted or not; null if anything in it is known only when it runs. */
-const char *word_constant(struct shell *shell, const struct word *word);
-
-/* Up to `until`, which is the lexer's token afterwards. */
-struct node *parse_list(struct lexer *lexer, enum token until);
-struct node *parse_line(struct shell *shell, const char *line);
-/* Is everything understood? Else this leaves. */
-void check_line(struct shell *shell, const struct node *node);
 
 /* --- words (shell_expand.c, shell_arithmetic.c, shell_glob.c) --------------------------------- */
 
@@ -195,15 +150,51 @@ bool glob_add(struct shell *shell, const char *pattern, struct list *fields);
 /* Only 10, 0x and octal; skips a foreign mark. */
 bool number_parse(const char *text, int64_t *number);
 
-const char *variable_get(const struct shell *shell, const char *name); /* null: unset */
+/* Null: unset. The second also knows what the shell itself sets. */
+const char *variable_get(const struct shell *shell, const char *name);
+const char *variable_value(struct shell *shell, const char *name);
 void variable_set(struct shell *shell, const char *name, const char *value);
 void variable_unset(struct shell *shell, const char *name);
+/* $IFS. */
+const char *shell_separators(const struct shell *shell);
+bool variable_exported(const struct shell *shell, const char *name);
+void variable_export(struct shell *shell, const char *name, bool exported);
 
 /* --- running (shell_run.c, shell_io.c) -------------------------------------------------------- */
 
 int run_node(struct shell *shell, const struct node *node);
 /* In a subshell, its output collected. */
 void run_capture(struct shell *shell, const struct node *node, struct text *text);
+/* A body in an environment of its own. It takes over in and out if they are not null. Its end is
+ * also that of exit, of what is aborted in it, and of the deadline if that is not 0. */
+struct apart {
+    struct file *in, *out;
+    uint64_t deadline_ns;
+    bool expired;
+    int (*body)(struct shell *shell, void *context);
+    void *context;
+};
+int run_apart(struct shell *shell, struct apart *apart);
+/* A tool, or a script by its path. */
+int run_program(struct shell *shell, int argc, char **argv);
+/* Does who reads what the running command prints not care for its order? */
+bool order_is_lost(const struct shell *shell);
+/* Ends what is past its deadline. */
+void deadline_check(struct shell *shell);
+void shell_sleep(struct shell *shell, uint64_t ns);
+
+/* --- calls (shell_call.c, shell_nested.c) ----------------------------------------------------- */
+
+const struct function *function_find(const struct function *functions, const char *name);
+int function_call(struct shell *shell, const struct function *function, int argc, char **argv);
+/* Parsed, checked and run in this very shell. */
+int run_text(struct shell *shell, const char *text);
+/* argv: the shell, and its arguments. */
+int run_shell(struct shell *shell, int argc, char **argv);
+/* The word of a command that is itself a command; null: it has none. */
+const struct word *nested_command(struct shell *shell, const struct word *words);
+/* The text of sh -c, if it is known; *is_dynamic: there is one, and it is not. */
+const char *nested_text(struct shell *shell, const struct word *words, bool *is_dynamic);
 
 /* Absolute and plain. */
 char *path_of(struct shell *shell, const char *name);
@@ -249,12 +240,17 @@ struct options {
     const char *value[128];
 };
 
-extern const struct tool shell_builtins[], shell_text_tools[], shell_line_tools[],
-    shell_file_tools[], shell_memory_tools[];
+extern const struct tool shell_builtins[], shell_call_tools[], shell_nested_tools[],
+    shell_text_tools[], shell_line_tools[], shell_file_tools[], shell_find_tools[],
+    shell_count_tools[], shell_memory_tools[];
 
-/* Of shell_awk.c, which stands in the table of shell_line.c; and whether a script is understood. */
+/* These stand in tables of other files. Is a script understood? */
 int run_awk(struct shell *shell, int argc, char **argv);
+int run_sed(struct shell *shell, int argc, char **argv);
+int run_sort(struct shell *shell, int argc, char **argv);
+int run_uniq(struct shell *shell, int argc, char **argv);
 bool awk_understood(struct shell *shell, const char *script);
+int run_test(struct shell *shell, int argc, char **argv);
 bool sed_understood(struct shell *shell, const char *script);
 
 const struct tool *tool_find(const char *name);

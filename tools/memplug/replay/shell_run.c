@@ -9,7 +9,7 @@
 #include <string.h>
 
 #define COMMANDS_MAX 200000u
-#define DEPTH_MAX 100u
+#define DEPTH_MAX 300u
 
 /* --- redirections ----------------------------------------------------------------------------- */
 
@@ -58,6 +58,13 @@ static int redirect_one(struct shell *shell, const struct redirect *redirect)
     struct file *file;
     int error;
 
+    if (redirect->kind == REDIRECT_HERE) {
+        struct text *text = shell_alloc(shell, sizeof(*text));
+
+        text_string(shell, text, target);
+        set_file(shell, redirect->fd, file_text(shell, text, true));
+        return 0;
+    }
     if (redirect->kind == REDIRECT_DUP)
         return redirect_fd(shell, redirect->fd, target);
     file = file_open(shell, target,
@@ -131,19 +138,35 @@ static int call(struct shell *shell, const struct tool *tool, int argc, char **a
     return status != 0 ? status : 1;
 }
 
+int run_program(struct shell *shell, int argc, char **argv)
+{
+    const struct tool *tool = tool_find(argv[0]);
+    struct list script = {.count = 0};
+
+    deadline_check(shell);
+    if (tool != NULL)
+        return call(shell, tool, argc, argv);
+    if (strchr(argv[0], '/') == NULL)
+        shell_unknown(shell, argv[0]);
+    list_add(shell, &script, (char[]){""});
+    for (int i = 0; i < argc; i++)
+        list_add(shell, &script, argv[i]);
+    return run_shell(shell, argc + 1, script.items);
+}
+
 static int run_words(struct shell *shell, const struct node *node, struct list *fields)
 {
     struct file *saved[SHELL_FDS];
-    const struct tool *tool = tool_find(fields->items[0]);
+    const struct function *function = function_find(shell->own.functions, fields->items[0]);
     bool keep = strcmp(fields->items[0], "exec") == 0 && fields->count == 1;
     int status;
 
-    if (tool == NULL)
-        shell_unknown(shell, fields->items[0]);
     files_save(shell, saved);
     status = redirect_all(shell, node->redirects);
-    if (status == 0)
-        status = call(shell, tool, (int)fields->count, fields->items);
+    if (status == 0 && function != NULL)
+        status = function_call(shell, function, (int)fields->count, fields->items);
+    else if (status == 0)
+        status = run_program(shell, (int)fields->count, fields->items);
     else if (keep)
         shell->flow = FLOW_EXIT;
     if (!keep || status != 0) {
@@ -155,28 +178,55 @@ static int run_words(struct shell *shell, const struct node *node, struct list *
     return status;
 }
 
-/* What is assigned before a command is the command's alone. */
+/* What is assigned before a command is the command's alone, and exported to it. */
 static int run_assigned(struct shell *shell, const struct node *node, struct list *fields)
 {
     struct list names = {.count = 0}, values = {.count = 0};
+    bool exported[SHELL_ASSIGNS] = {false};
     int status;
 
     for (const struct word *word = node->assigns; word != NULL; word = word->next) {
         const char *text = word->parts->text;
         char *name = shell_copy(shell, text, strcspn(text, "="));
 
+        if (names.count == SHELL_ASSIGNS)
+            shell_unknown(shell, "many assignments");
+        exported[names.count] = variable_exported(shell, name);
         list_add(shell, &names, name);
         list_add(shell, &values, (char *)variable_get(shell, name));
     }
     assign(shell, node->assigns);
+    for (size_t i = 0; i < names.count; i++)
+        variable_export(shell, names.items[i], true);
     status = run_words(shell, node, fields);
     for (size_t i = 0; i < names.count; i++) {
         if (values.items[i] != NULL)
             variable_set(shell, names.items[i], values.items[i]);
         else
             variable_unset(shell, names.items[i]);
+        variable_export(shell, names.items[i], exported[i]);
     }
     return status;
+}
+
+/* Between [[ and ]] what stands behind = or != is a pattern; bash, other than ash, splits
+ * nothing. */
+static void expand_condition(struct shell *shell, const struct word *word, struct list *fields)
+{
+    bool pattern = false;
+
+    for (; word != NULL; word = word->next) {
+        const char *literal = word_literal(word);
+
+        if (pattern)
+            list_add(shell, fields, expand_pattern(shell, word));
+        else if (shell->own.bash)
+            list_add(shell, fields, expand_string(shell, word));
+        else
+            expand_words(shell, &(struct word){.parts = word->parts}, fields);
+        pattern = literal != NULL && (strcmp(literal, "=") == 0 || strcmp(literal, "==") == 0 ||
+                                      strcmp(literal, "!=") == 0);
+    }
 }
 
 static int run_command(struct shell *shell, const struct node *node)
@@ -186,7 +236,11 @@ static int run_command(struct shell *shell, const struct node *node)
     int status;
 
     shell->substituted = 0;
-    expand_words(shell, node->words, &fields);
+    if (node->words != NULL && word_literal(node->words) != NULL &&
+        strcmp(word_literal(node->words), "[[") == 0)
+        expand_condition(shell, node->words, &fields);
+    else
+        expand_words(shell, node->words, &fields);
     if (fields.count != 0)
         return node->assigns != NULL ? run_assigned(shell, node, &fields)
                                      : run_words(shell, node, &fields);
@@ -208,35 +262,29 @@ static int run_list(struct shell *shell, const struct node *node)
     return status;
 }
 
+static int run_body(struct shell *shell, void *context)
+{
+    return run_node(shell, context);
+}
+
 static int run_subshell(struct shell *shell, const struct node *node, struct file *in,
                         struct file *out)
 {
-    struct environment saved;
-    unsigned loops = shell->loops;
-    int status;
+    struct apart apart = {.in = in, .out = out, .body = run_body, .context = (void *)node};
 
-    environment_enter(shell, &saved);
-    shell->loops = 0;
-    if (in != NULL)
-        set_file(shell, 0, in);
-    if (out != NULL)
-        set_file(shell, 1, out);
-    status = run_node(shell, node);
-    environment_leave(shell, &saved);
-    shell->loops = loops;
-    shell->flow = FLOW_ON; /* exit and break end at the subshell's end */
-    return status;
+    return run_apart(shell, &apart);
 }
 
 void run_capture(struct shell *shell, const struct node *node, struct text *text)
 {
+    shell->reader = NULL;
     shell->status = run_subshell(shell, node, NULL, file_text(shell, text, false));
 }
 
 static int run_pipe(struct shell *shell, const struct node *node)
 {
     struct text *text = NULL;
-    int status = 0;
+    int status = 0, failed = 0;
 
     for (node = node->first; node != NULL; node = node->next) {
         struct file *in = text != NULL ? file_text(shell, text, true) : NULL;
@@ -246,8 +294,22 @@ static int run_pipe(struct shell *shell, const struct node *node)
             text = shell_alloc(shell, sizeof(*text));
             out = file_text(shell, text, false);
         }
+        shell->reader = node->next;
         status = run_subshell(shell, node, in, out);
+        shell->reader = NULL;
+        failed = status != 0 ? status : failed;
     }
+    return shell->own.pipe_fails ? failed : status;
+}
+
+/* A status that is looked at: set -e does not mind it. */
+static int run_tested(struct shell *shell, const struct node *node)
+{
+    int status;
+
+    shell->tested++;
+    status = run_node(shell, node);
+    shell->tested--;
     return status;
 }
 
@@ -269,7 +331,7 @@ static int run_while(struct shell *shell, const struct node *node)
 
     shell->loops++;
     for (;;) {
-        int condition = run_node(shell, node->first);
+        int condition = run_tested(shell, node->first);
 
         if (shell->flow != FLOW_ON) {
             if (!after_body(shell))
@@ -320,13 +382,23 @@ static int run_case(struct shell *shell, const struct node *node)
 
 static int run_if(struct shell *shell, const struct node *node)
 {
-    int condition = run_node(shell, node->first);
+    int condition = run_tested(shell, node->first);
 
     if (shell->flow != FLOW_ON)
         return condition;
     if (condition == 0)
         return run_node(shell, node->second);
     return node->third != NULL ? run_node(shell, node->third) : 0;
+}
+
+static void define(struct shell *shell, const struct node *node)
+{
+    struct function *function = shell_alloc(shell, sizeof(*function));
+
+    function->name = node->name;
+    function->body = node->first;
+    function->next = shell->own.functions;
+    shell->own.functions = function;
 }
 
 static int run_kind(struct shell *shell, const struct node *node)
@@ -343,12 +415,12 @@ static int run_kind(struct shell *shell, const struct node *node)
         return run_pipe(shell, node);
     case NODE_AND:
     case NODE_OR:
-        status = run_node(shell, node->first);
+        status = run_tested(shell, node->first);
         if (shell->flow != FLOW_ON || (status == 0) != (node->kind == NODE_AND))
             return status;
         return run_node(shell, node->second);
     case NODE_NOT:
-        return run_node(shell, node->first) == 0;
+        return run_tested(shell, node->first) == 0;
     case NODE_BACKGROUND: /* now, and not beside what follows; its status is nobody's */
         shell->nr_jobs++;
         shell->status = run_subshell(shell, node->first, file_text(shell, &nothing, true), NULL);
@@ -364,6 +436,9 @@ static int run_kind(struct shell *shell, const struct node *node)
         return run_while(shell, node);
     case NODE_FOR:
         return run_for(shell, node);
+    case NODE_FUNCTION:
+        define(shell, node);
+        return 0;
     default:
         return run_case(shell, node);
     }
@@ -387,5 +462,9 @@ int run_node(struct shell *shell, const struct node *node)
         files_restore(shell, saved);
     shell->status = status;
     shell->depth--;
+    if (status != 0 && shell->own.exits_on_error && shell->tested == 0 &&
+        shell->flow == FLOW_ON &&
+        (node->kind == NODE_COMMAND || node->kind == NODE_PIPE || node->kind == NODE_SUBSHELL))
+        shell->flow = FLOW_EXIT;
     return status;
 }

@@ -217,151 +217,6 @@ static int run_wc(struct shell *shell, int argc, char **argv)
     return status;
 }
 
-/* --- sort and uniq ---------------------------------------------------------------------------- */
-
-struct order {
-    bool numeric, reverse;
-    int64_t key; /* the field that lines are sorted by, from 1; 0: the line */
-};
-
-struct lines {
-    struct shell *shell;
-    struct line *lines;
-    size_t count, size;
-};
-
-static void take_lines(struct shell *shell, const struct text *text, const char *name,
-                       void *context)
-{
-    struct lines *all = context;
-    struct line line;
-
-    (void)name;
-    for (size_t at = 0; line_next(text, &at, &line); ) {
-        if (all->count == all->size) {
-            struct line *grown = shell_alloc(shell, (2 * all->size + 64) * sizeof(*grown));
-
-            if (all->count != 0)
-                memcpy(grown, all->lines, all->count * sizeof(*grown));
-            all->lines = grown;
-            all->size = 2 * all->size + 64;
-        }
-        line.bytes = shell_copy(shell, line.bytes, line.length);
-        all->lines[all->count++] = line;
-    }
-}
-
-static const char *key_of(const struct line *line, const struct order *order)
-{
-    const char *at = line->bytes;
-
-    for (int64_t field = 1; field < order->key; field++) {
-        at += strspn(at, " \t");
-        at += strcspn(at, " \t");
-    }
-    return at;
-}
-
-static int compare_keys(const struct line *a, const struct line *b, const struct order *order)
-{
-    const char *x = key_of(a, order), *y = key_of(b, order);
-    int result;
-
-    if (order->numeric) {
-        double left = strtod(x, NULL), right = strtod(y, NULL);
-
-        result = left < right ? -1 : left > right;
-    } else {
-        result = strcmp(x, y);
-    }
-    return order->reverse ? -result : result;
-}
-
-static int compare_lines(const struct line *a, const struct line *b, const struct order *order)
-{
-    int result = compare_keys(a, b, order);
-
-    if (result == 0) {
-        result = strcmp(a->bytes, b->bytes);
-        if (order->reverse)
-            result = -result;
-    }
-    return result;
-}
-
-/* Merges what is sorted in halves; stable, and without a global for the comparison. */
-static void sort_lines(struct shell *shell, struct line *lines, size_t count,
-                       const struct order *order)
-{
-    size_t half = count / 2, i = 0, j = half, k = 0;
-    struct line *merged;
-
-    if (count < 2)
-        return;
-    sort_lines(shell, lines, half, order);
-    sort_lines(shell, lines + half, count - half, order);
-    merged = shell_alloc(shell, count * sizeof(*merged));
-    while (k < count) {
-        bool left = j == count || (i < half && compare_lines(&lines[i], &lines[j], order) <= 0);
-
-        merged[k++] = left ? lines[i++] : lines[j++];
-    }
-    memcpy(lines, merged, count * sizeof(*merged));
-}
-
-static int run_sort(struct shell *shell, int argc, char **argv)
-{
-    struct options options;
-    struct lines all = {.shell = shell};
-    struct order order;
-    int status;
-
-    tool_options(shell, argc, argv, &options);
-    order = (struct order){.numeric = options.has['n'], .reverse = options.has['r']};
-    if (options.has['k']) {
-        const char *rest = options.value['k'] + strspn(options.value['k'], "0123456789");
-
-        order.key = strtoll(options.value['k'], NULL, 10);
-        if (order.key < 1 || strspn(rest, "nr") != strlen(rest))
-            shell_unknown(shell, "sort -k");
-        order.numeric = order.numeric || strchr(rest, 'n') != NULL;
-        order.reverse = order.reverse || strchr(rest, 'r') != NULL;
-    }
-    status = for_texts(shell, argv, "%s: %s", take_lines, &all);
-    if (status != 0)
-        return 2;
-    sort_lines(shell, all.lines, all.count, &order);
-    for (size_t i = 0; i < all.count; i++)
-        if (i == 0 || !options.has['u'] ||
-            compare_keys(&all.lines[i - 1], &all.lines[i], &order) != 0)
-            print_line(shell, &all.lines[i]);
-    return 0;
-}
-
-static int run_uniq(struct shell *shell, int argc, char **argv)
-{
-    struct options options;
-    struct lines all = {.shell = shell};
-    int nr_files = tool_options(shell, argc, argv, &options);
-    size_t next;
-
-    if (nr_files > 1)
-        shell_unknown(shell, "uniq with an output file");
-    if (for_texts(shell, argv, "can't open '%s': %s", take_lines, &all) != 0)
-        return 1;
-    for (size_t i = 0; i < all.count; i = next) {
-        for (next = i + 1; next < all.count; next++)
-            if (strcmp(all.lines[i].bytes, all.lines[next].bytes) != 0)
-                break;
-        if ((options.has['d'] && next - i == 1) || (options.has['u'] && next - i != 1))
-            continue;
-        if (options.has['c'])
-            print(shell, "%7zu ", next - i);
-        print_line(shell, &all.lines[i]);
-    }
-    return 0;
-}
-
 /* --- cut, tr, seq and names ------------------------------------------------------------------- */
 
 static bool in_list(const char *list, size_t number)
@@ -394,6 +249,8 @@ static void cut_line(struct shell *shell, const struct line *line, const struct 
     bool fields = options->has['f'], first = true;
     size_t number = 1, start = 0;
 
+    if (options->has['s'] && fields && memchr(line->bytes, separator, line->length) == NULL)
+        return;
     if (line->mark)
         print_bytes(shell, &mark, 1);
     if (fields && memchr(line->bytes, separator, line->length) == NULL) {
@@ -419,19 +276,50 @@ static void cut_line(struct shell *shell, const struct line *line, const struct 
     print(shell, "\n");
 }
 
+static void cut_text(struct shell *shell, const struct text *text, const char *name, void *context)
+{
+    struct line line;
+
+    (void)name;
+    for (size_t at = 0; line_next(text, &at, &line); )
+        cut_line(shell, &line, context);
+}
+
 static int run_cut(struct shell *shell, int argc, char **argv)
 {
     struct options options;
-    struct lines all = {.shell = shell};
-    int status;
 
     tool_options(shell, argc, argv, &options);
+    if (options.has['b']) {
+        options.has['c'] = true;
+        options.value['c'] = options.value['b'];
+    }
     if (options.has['f'] == options.has['c'])
         shell_unknown(shell, "cut");
-    status = for_texts(shell, argv, "%s: %s", take_lines, &all);
-    for (size_t i = 0; i < all.count; i++)
-        cut_line(shell, &all.lines[i], &options);
-    return status;
+    return for_texts(shell, argv, "%s: %s", cut_text, &options);
+}
+
+/* [:digit:] and its sisters: how long that text is. */
+static size_t tr_class(struct shell *shell, const char *text, unsigned char *set, size_t *count)
+{
+    static const struct {
+        const char *name;
+        int (*is)(int c);
+    } classes[] = {{"[:digit:]", isdigit}, {"[:lower:]", islower}, {"[:upper:]", isupper},
+                   {"[:alpha:]", isalpha}, {"[:alnum:]", isalnum}, {"[:space:]", isspace},
+                   {"[:blank:]", isblank}, {"[:punct:]", ispunct}, {"[:xdigit:]", isxdigit}};
+
+    for (size_t i = 0; i < sizeof(classes) / sizeof(classes[0]); i++) {
+        if (strncmp(text, classes[i].name, strlen(classes[i].name)) != 0)
+            continue;
+        for (int c = 0; c < 128 && *count < 256; c++)
+            if (classes[i].is(c))
+                set[(*count)++] = (unsigned char)c;
+        return strlen(classes[i].name);
+    }
+    if (strncmp(text, "[:", 2) == 0 || strncmp(text, "[=", 2) == 0)
+        shell_unknown(shell, "tr with a class");
+    return 0;
 }
 
 /* The characters of "a-z\n". */
@@ -442,8 +330,12 @@ static size_t tr_set(struct shell *shell, const char *text, unsigned char *set)
     for (; *text != '\0' && count < 256; text++) {
         unsigned char c = (unsigned char)*text;
 
-        if (c == '[')
-            shell_unknown(shell, "tr with a class");
+        size_t length = tr_class(shell, text, set, &count);
+
+        if (length != 0) {
+            text += length - 1;
+            continue;
+        }
         if (c == '\\' && text[1] != '\0') {
             text++;
             c = *text == 'n' ? '\n' : *text == 't' ? '\t' : (unsigned char)*text;
@@ -458,17 +350,33 @@ static size_t tr_set(struct shell *shell, const char *text, unsigned char *set)
     return count;
 }
 
+/* All that are not in the set. */
+static size_t tr_others(unsigned char *set, size_t count)
+{
+    unsigned char others[256];
+    size_t nr_others = 0;
+
+    for (unsigned c = 0; c < 256; c++)
+        if (memchr(set, (int)c, count) == NULL)
+            others[nr_others++] = (unsigned char)c;
+    memcpy(set, others, nr_others);
+    return nr_others;
+}
+
 static int run_tr(struct shell *shell, int argc, char **argv)
 {
+    int last = -1; /* of what -s squeezes */
     struct options options;
     unsigned char from[256], to[256];
     struct text text = {.length = 0};
     int nr_sets = tool_options(shell, argc, argv, &options);
     size_t nr_from, nr_to = 0;
 
-    if (nr_sets != (options.has['d'] ? 1 : 2))
+    if (nr_sets != (options.has['d'] || (options.has['s'] && nr_sets == 1) ? 1 : 2))
         shell_unknown(shell, "tr");
     nr_from = tr_set(shell, argv[0], from);
+    if (options.has['c'])
+        nr_from = tr_others(from, nr_from);
     if (nr_sets == 2)
         nr_to = tr_set(shell, argv[1], to);
     if (nr_sets == 2 && nr_to == 0)
@@ -479,13 +387,20 @@ static int run_tr(struct shell *shell, int argc, char **argv)
         const unsigned char *found = memchr(from, (unsigned char)text.bytes[i], nr_from);
         char c = text.bytes[i];
 
+        if (c == SHELL_FOREIGN_MARK) {
+            print_bytes(shell, &c, 1);
+            continue;
+        }
         if (found != NULL && options.has['d'])
             continue;
-        if (found != NULL) {
+        if (found != NULL && nr_sets == 2) {
             size_t index = (size_t)(found - from);
 
             c = (char)to[index < nr_to ? index : nr_to - 1];
         }
+        if (found != NULL && options.has['s'] && (unsigned char)c == last)
+            continue;
+        last = found != NULL ? (unsigned char)c : -1;
         print_bytes(shell, &c, 1);
     }
     return 0;
@@ -494,7 +409,20 @@ static int run_tr(struct shell *shell, int argc, char **argv)
 static int run_seq(struct shell *shell, int argc, char **argv)
 {
     int64_t first = 1, step = 1, last;
+    const char *separator = "\n", *between = "";
+    bool padded = false; /* as wide as the widest */
+    int width = 0;
 
+    if (argc > 1 && strcmp(argv[1], "-w") == 0) {
+        padded = true;
+        argc--;
+        argv++;
+    }
+    if (argc > 1 && strncmp(argv[1], "-s", 2) == 0) {
+        separator = argv[1][2] != '\0' ? argv[1] + 2 : argc > 2 ? argv[2] : "";
+        argc -= argv[1][2] != '\0' ? 1 : 2;
+        argv += argv[1][2] != '\0' ? 1 : 2;
+    }
     if (argc < 2 || argc > 4)
         shell_unknown(shell, "seq");
     last = count_of(shell, argv[argc - 1]);
@@ -504,18 +432,35 @@ static int run_seq(struct shell *shell, int argc, char **argv)
         step = count_of(shell, argv[2]);
     if (step == 0)
         shell_leave(shell, SHELL_ENDLESS);
+    if (padded)
+        for (int i = 1; i < argc; i++)
+            width = (int)strlen(argv[i]) > width && (i != 2 || argc != 4) ? (int)strlen(argv[i])
+                                                                         : width;
     for (int64_t n = first; step > 0 ? n <= last : n >= last; n += step) {
-        print(shell, "%lld\n", (long long)n);
+        print(shell, "%s%0*lld", between, width, (long long)n);
+        between = separator;
         if (shell->out.length > SHELL_CHUNK && print_flush(shell) != 0)
             break;
     }
+    if (*between != '\0')
+        print(shell, "\n");
     return 0;
+}
+
+static char *without_slashes(struct shell *shell, const char *path)
+{
+    size_t length = strlen(path);
+
+    while (length > 1 && path[length - 1] == '/')
+        length--;
+    return shell_copy(shell, path, length);
 }
 
 static int run_basename(struct shell *shell, int argc, char **argv)
 {
-    const char *slash = argc > 1 ? strrchr(argv[1], '/') : NULL;
-    const char *name = slash != NULL && slash[1] != '\0' ? slash + 1 : argc > 1 ? argv[1] : "";
+    const char *path = argc > 1 ? without_slashes(shell, argv[1]) : "";
+    const char *slash = strrchr(path, '/');
+    const char *name = slash != NULL && slash[1] != '\0' ? slash + 1 : path;
     size_t length = strlen(name), cut = argc > 2 ? strlen(argv[2]) : 0;
 
     if (argc < 2 || argc > 3)
@@ -528,14 +473,15 @@ static int run_basename(struct shell *shell, int argc, char **argv)
 
 static int run_dirname(struct shell *shell, int argc, char **argv)
 {
-    const char *slash = argc == 2 ? strrchr(argv[1], '/') : NULL;
+    const char *path = argc == 2 ? without_slashes(shell, argv[1]) : "";
+    const char *slash = strrchr(path, '/');
 
     if (argc != 2)
         shell_unknown(shell, "dirname");
     if (slash == NULL)
         print(shell, ".\n");
     else
-        print(shell, "%.*s\n", slash == argv[1] ? 1 : (int)(slash - argv[1]), argv[1]);
+        print(shell, "%.*s\n", slash == path ? 1 : (int)(slash - path), path);
     return 0;
 }
 
@@ -544,10 +490,10 @@ const struct tool shell_text_tools[] = {
     {"head", "0n:c:qv", 0, run_part},
     {"tail", "0n:c:qv", 0, run_part},
     {"wc", "lwc", 0, run_wc},
-    {"sort", "nruk:", 0, run_sort},
-    {"uniq", "cdu", 0, run_uniq},
-    {"cut", "d:f:c:", 0, run_cut},
-    {"tr", "d", 0, run_tr},
+    {"sort", "nrfbusk:t:", 0, run_sort},
+    {"uniq", "cdui", 0, run_uniq},
+    {"cut", "sd:f:c:b:", 0, run_cut},
+    {"tr", "dsc", 0, run_tr},
     {"seq", NULL, 0, run_seq},
     {"basename", "", 0, run_basename},
     {"dirname", "", 0, run_dirname},

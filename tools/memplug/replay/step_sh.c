@@ -25,7 +25,13 @@ static int64_t sh_read(void *context, int handle, uint64_t offset, void *to, siz
 static int64_t sh_write(void *context, int handle, uint64_t offset, const void *from,
                         size_t size_bytes)
 {
-    return vfs_write(context, handle, offset, from, size_bytes, NULL, NULL);
+    struct machine *machine = context;
+    struct alarm alarm;
+
+    if (!machine->deadline_ns)
+        return vfs_write(machine, handle, offset, from, size_bytes, NULL, NULL);
+    alarm_set(&alarm, machine, machine->deadline_ns);
+    return vfs_write(machine, handle, offset, from, size_bytes, &alarm.limit, NULL);
 }
 
 static void sh_close(void *context, int handle)
@@ -37,6 +43,8 @@ static int sh_kind(void *context, const char *path)
 {
     int kind = vfs_kind(context, path);
 
+    if (kind == VFS_ELSEWHERE)
+        return SHELL_ELSEWHERE;
     return kind < 0 ? kind : kind == VFS_DIRECTORY ? SHELL_DIRECTORY : SHELL_FILE;
 }
 
@@ -98,12 +106,22 @@ static void put_verdict(json_t *record, const struct shell_result *result)
 {
     if (result->verdict == SHELL_FOREIGN_TEXT)
         json_put(record, "skipped", json_true());
-    if (result->verdict == SHELL_UNKNOWN && !result->changes && !result->ran)
+    if (result->verdict == SHELL_UNKNOWN && !result->changes)
         json_put(record, "skipped", json_true());
     else if (result->verdict == SHELL_UNKNOWN)
         json_put(record, "cut", json_sprintf("'%s' is not understood", result->culprit));
     else if (result->verdict == SHELL_ENDLESS)
         json_put(record, "cut", json_string("the line runs for too long"));
+}
+
+static uint64_t sh_clock(void *context)
+{
+    return machine_clock(context);
+}
+
+static void sh_deadline(void *context, uint64_t at_ns)
+{
+    ((struct machine *)context)->deadline_ns = at_ns;
 }
 
 static int run_line(struct machine *machine, const char *line, json_t *record)
@@ -113,7 +131,8 @@ static int run_line(struct machine *machine, const char *line, json_t *record)
                                     .link = sh_link, .mkdir = sh_mkdir, .rmdir = sh_rmdir,
                                     .unlink = sh_unlink, .mount = sh_mount,
                                     .unmount = sh_unmount, .module = sh_module,
-                                    .sleep = sh_sleep, .context = machine};
+                                    .sleep = sh_sleep, .clock = sh_clock,
+                                    .deadline = sh_deadline, .context = machine};
     struct shell_result result;
     struct buffer expanded = {0};
     int error;

@@ -149,12 +149,6 @@ int step_read(struct machine *machine, const struct step *step, json_t *record)
 
 /* --- a write that a signal ends --------------------------------------------------------------- */
 
-struct alarm {
-    const struct machine *machine;
-    uint64_t at_ns;
-    uint32_t stop;
-};
-
 /* Called wherever a limit is looked at: that is where a signal would be seen. */
 static void ring(void *context, const struct memplug_progress *progress)
 {
@@ -165,23 +159,31 @@ static void ring(void *context, const struct memplug_progress *progress)
         alarm->stop = 1;
 }
 
+void alarm_set(struct alarm *alarm, const struct machine *machine, uint64_t at_ns)
+{
+    uint64_t now_ns = machine_clock(machine);
+
+    *alarm = (struct alarm){.machine = machine, .at_ns = at_ns};
+    alarm->limit = (struct memplug_limit){
+        .timeout_ns = (at_ns > now_ns ? at_ns - now_ns : 0) + BEYOND_NS,
+        .tries = UNLIMITED_TRIES, .stop = &alarm->stop, .progress = ring, .context = alarm,
+    };
+}
+
 int step_wsig(struct machine *machine, const struct step *step, json_t *record)
 {
-    struct alarm alarm = {.machine = machine};
-    struct memplug_limit limit = {.tries = UNLIMITED_TRIES, .stop = &alarm.stop,
-                                  .progress = ring, .context = &alarm};
+    struct alarm alarm;
     struct memplug_reason reason = {0};
     struct buffer path = {0}, value = {0};
     uint64_t seconds = strtoull(step->words[1], NULL, 10);
     int64_t result;
     bool opened;
 
-    alarm.at_ns = machine_clock(machine) + seconds * NS_PER_S;
-    limit.timeout_ns = seconds * NS_PER_S + BEYOND_NS;
+    alarm_set(&alarm, machine, machine_clock(machine) + seconds * NS_PER_S);
     machine_expand(machine, step->words[3], &path);
     unescape(step_rest(step, 4), &value);
-    result = vfs_put(machine, buffer_of(&path), buffer_of(&value), value.length, &limit, &reason,
-                     &opened);
+    result = vfs_put(machine, buffer_of(&path), buffer_of(&value), value.length, &alarm.limit,
+                     &reason, &opened);
     put_result(record, result, opened, false, &reason);
     json_put(record, "signal_sent", json_integer(alarm.stop));
     json_put(record, "child_status", json_integer(0));

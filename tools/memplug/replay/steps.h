@@ -14,6 +14,16 @@ int step_sh(struct machine *machine, const struct step *step, json_t *record);
 int step_lsmem(struct machine *machine, const struct step *step, json_t *record);
 
 /* step_write.c */
+
+/* A limit for a write that a signal ends at this time. */
+struct alarm {
+    const struct machine *machine;
+    uint64_t at_ns;
+    uint32_t stop; /* the signal has come */
+    struct memplug_limit limit;
+};
+
+void alarm_set(struct alarm *alarm, const struct machine *machine, uint64_t at_ns);
 int step_online(struct machine *machine, const struct step *step, json_t *record);
 int step_state(struct machine *machine, const struct step *step, json_t *record);
 int step_write(struct machine *machine, const struct step *step, json_t *record);

@@ -2,6 +2,7 @@
 #include "vfs.h"
 
 #include "foreign.h"
+#include "guest.h"
 #include "pseudo.h"
 #include "tmpfs.h"
 
@@ -12,7 +13,7 @@
 
 #define ATTR_READ_BYTES 4096u /* no file of the tree is longer, but for lists of events */
 
-enum where { NOWHERE, IN_TREE, IN_PSEUDO, IN_TMPFS };
+enum where { NOWHERE, IN_TREE, IN_PSEUDO, IN_TMPFS, IN_GUEST };
 
 struct vfs_file {
     enum where where; /* NOWHERE: this handle is free */
@@ -92,14 +93,21 @@ static bool directory_exists(struct machine *machine, const char *path)
     return vfs_kind(machine, path) == VFS_DIRECTORY;
 }
 
-static int open_foreign(struct machine *machine, const char *path)
+static int open_foreign(struct machine *machine, const char *path, enum vfs_open how, int handle)
 {
     const char *link;
     enum foreign_kind kind = foreign_kind(machine, path, directory_exists, &link);
+    enum guest_kind given = guest_kind(machine, path);
 
     if (kind == FOREIGN_NONE)
         return -ENOENT;
-    return kind == FOREIGN_FILE ? -ENOSYS : -EISDIR;
+    if (kind == FOREIGN_ANY && how == VFS_READ && given == GUEST_FILE) {
+        *file_of(machine, handle) = (struct vfs_file){.where = IN_GUEST};
+        return handle;
+    }
+    if (kind == FOREIGN_ANY && given == GUEST_DIRECTORY)
+        return -EISDIR;
+    return kind == FOREIGN_FILE || kind == FOREIGN_ANY ? -ENOSYS : -EISDIR;
 }
 
 /* The tree says first what there is, then the texts of the kernel. */
@@ -127,7 +135,14 @@ static int open_kernel(struct machine *machine, const char *path, enum vfs_open 
         file->where = IN_TREE;
         return handle;
     }
-    return error == -ENOENT ? open_foreign(machine, path) : error;
+    if (error != -ENOENT)
+        return error;
+    error = open_foreign(machine, path, how, handle);
+    if (error == handle && guest_read(machine, path, &file->text)) {
+        vfs_close(machine, handle);
+        return -EIO;
+    }
+    return error;
 }
 
 int vfs_open(struct machine *machine, const char *path, enum vfs_open how)
@@ -198,7 +213,7 @@ int64_t vfs_read(struct machine *machine, int handle, uint64_t offset, void *to,
 
     if (file->where == IN_TMPFS)
         return inode_read(machine->tmpfs, file->inode, offset, to, size_bytes);
-    if (!offset || !file->text.bytes) {
+    if (file->where != IN_GUEST && (!offset || !file->text.bytes)) {
         int error = make_text(machine, file);
 
         if (error)
@@ -289,6 +304,10 @@ static int kind_of_foreign(struct machine *machine, const char *path)
 
     if (kind == FOREIGN_NONE)
         return -ENOENT;
+    if (kind == FOREIGN_ANY && guest_kind(machine, path) == GUEST_NONE)
+        return VFS_ELSEWHERE;
+    if (kind == FOREIGN_ANY)
+        return guest_kind(machine, path) == GUEST_FILE ? VFS_FILE : VFS_DIRECTORY;
     return kind == FOREIGN_FILE ? VFS_FILE : VFS_DIRECTORY;
 }
 

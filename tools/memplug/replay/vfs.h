@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * All files of the machine: the tree of attributes below /sys, texts of the kernel below /proc and
- * /sys, files in memory below /tmp. Paths are absolute and plain. Errors are those of the system
- * calls; -ENOSYS: a real machine has this file, and here it has no text.
+ * /sys, files in memory below /tmp, and those of guest.h. Paths are absolute and plain. Errors are
+ * those of the system calls; -ENOSYS: a real machine has this file, and here it has no text.
  */
 #ifndef REPLAY_VFS_H
 #define REPLAY_VFS_H
@@ -10,7 +10,8 @@
 #include "machine.h"
 
 enum vfs_open { VFS_READ, VFS_WRITE, VFS_APPEND };
-enum vfs_kind { VFS_FILE, VFS_DIRECTORY };
+/* VFS_ELSEWHERE: one of the two, on a real machine. */
+enum vfs_kind { VFS_FILE, VFS_DIRECTORY, VFS_ELSEWHERE };
 
 /* A handle from 0 on. VFS_WRITE makes a file, or empties it, where files can be made. */
 int vfs_open(struct machine *machine, const char *path, enum vfs_open how);
