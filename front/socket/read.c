@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The reader: looks at the tree for the door. It has the program's descriptors, which the door has
+ * not: a mover that is asked whether it could move a page looks at the files behind it.
+ */
+#include "server.h"
+#include "sys.h"
+
+#include <sys/prctl.h>
+
+static void put_item(void *context, const struct memplug_attr_item *item)
+{
+    static const char *const kinds[] = {
+        [MEMPLUG_ATTR_DIRECTORY] = "d 0",
+        [MEMPLUG_ATTR_FILE] = "f 0",
+        [MEMPLUG_ATTR_LINK] = "l 0",
+    };
+    char mode[4] = {(char)('0' + (item->mode >> 6 & 7)), (char)('0' + (item->mode >> 3 & 7)),
+                    (char)('0' + (item->mode & 7))};
+
+    mpl_put(context, kinds[item->kind]);
+    mpl_put(context, mode);
+    mpl_put(context, " ");
+    mpl_put(context, item->name);
+    mpl_put(context, "\n");
+}
+
+static int list(struct memplug_server *server, const char *path)
+{
+    struct mpl_words words = {.text = server->text, .size_bytes = sizeof(server->text)};
+    int error = memplug_attr_list(server->attr, path, put_item, &words);
+
+    return error != 0 ? error : (int)mpl_put_end(&words);
+}
+
+static int carry_out(struct memplug_server *server)
+{
+    struct mpl_errand *errand = &server->errand;
+
+    switch (errand->kind) {
+    case MPL_READ:
+        return memplug_attr_get(server->attr, errand->path, server->text, sizeof(server->text));
+    case MPL_OPEN:
+        return memplug_attr_open(server->attr, errand->path, errand->access, errand->handle);
+    case MPL_READ_HANDLE:
+        return memplug_attr_read(errand->handle, server->text, sizeof(server->text));
+    case MPL_LIST:
+        return list(server, errand->path);
+    case MPL_LINK:
+        return memplug_attr_readlink(server->attr, errand->path, server->text,
+                                     sizeof(server->text));
+    }
+    return -EINVAL;
+}
+
+void *mpl_reader(void *context)
+{
+    struct memplug_server *server = context;
+    mpl_word_t *turn = &server->errand.turn;
+
+    syscall(SYS_prctl, PR_SET_NAME, "memplug-read", 0, 0, 0);
+    for (;;) {
+        uint32_t now = __atomic_load_n(turn, __ATOMIC_ACQUIRE);
+
+        if (mpl_stopping(server))
+            return NULL;
+        if (now % 2 == 0) {
+            mpl_word_wait(turn, now, 0);
+            continue;
+        }
+        server->errand.result = carry_out(server);
+        __atomic_store_n(turn, now + 1, __ATOMIC_RELEASE);
+        mpl_word_wake(turn);
+    }
+}
+
+int mpl_read(struct memplug_server *server, struct mpl_errand errand)
+{
+    mpl_word_t *turn = &server->errand.turn;
+    uint32_t theirs = __atomic_load_n(turn, __ATOMIC_RELAXED) + 1;
+
+    server->errand.kind = errand.kind;
+    server->errand.path = errand.path;
+    server->errand.access = errand.access;
+    server->errand.handle = errand.handle;
+    __atomic_store_n(turn, theirs, __ATOMIC_RELEASE);
+    mpl_word_wake(turn);
+    while (__atomic_load_n(turn, __ATOMIC_ACQUIRE) == theirs)
+        mpl_word_wait(turn, theirs, 0);
+    return server->errand.result;
+}
