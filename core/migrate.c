@@ -7,6 +7,8 @@
  */
 #include "steps.h"
 
+#define MAX_NAPS_SHIFT 7u
+
 /* One walk over the span. */
 struct pass {
     uint64_t index;         /* where the walk stands */
@@ -38,18 +40,26 @@ static void note_blocking(struct pass *pass, const struct memplug *pool, memplug
         note(pass, pool, pfn, why);
 }
 
-/* What stands in the way, also if it is the deadline that ends the operation. */
+/* What stands in the way, also if it is the deadline that ends the operation. Whoever cancelled it
+ * does not wait for a description. */
 static void name_blocking(struct mpl_op *op, const struct mpl_block *block,
                           const struct pass *pass)
 {
+    const struct memplug_mover *mover = pass->mover != 0 ? &op->pool->movers[pass->mover] : NULL;
+
     if (pass->nr_blocking + pass->nr_leaving == 0)
         return;
     op->reason->block = (int64_t)mpl_block_id(op->pool, block);
     op->reason->node = block->node;
     op->reason->pfn = pass->pfn;
     op->reason->nr_pages = pass->nr_blocking + pass->nr_leaving;
-    op->reason->owner = pass->mover != 0 ? op->pool->movers[pass->mover].name : NULL;
+    op->reason->owner = mover ? mover->name : NULL;
     op->reason->owner_cookie = pass->cookie;
+    if (mover == NULL || op->reason->error == -MPL_EINTR)
+        return;
+    if (mover->look)
+        mover->look(mover->context);
+    mpl_describe(mover, pass->pfn, pass->cookie, op->reason);
 }
 
 memplug_pfn_t mpl_migrate_head(const struct memplug *pool, const struct mpl_block *block,
@@ -329,6 +339,16 @@ static void count_work(struct mpl_op *op, const struct mpl_span *span)
     mpl_spin_unlock(&pool->huge_lock);
 }
 
+/* What stays holds up its users each time it is tried: so each try is followed by a longer pause,
+ * up to 128 naps of the host's (on Linux 10 to 15 ms). */
+static void pause_after(const struct memplug_host *host, uint32_t nr_tries)
+{
+    uint32_t nr_naps = 1u << (nr_tries < MAX_NAPS_SHIFT ? nr_tries : MAX_NAPS_SHIFT);
+
+    for (uint32_t i = 0; i < nr_naps; i++)
+        host->ops->relax(host->context, MPL_SPINS_TO_SLEEP);
+}
+
 /* A pass that settles nothing counts as a try, unless owners are freeing pages: that ends, or the
  * deadline does it. */
 static int run_passes(struct mpl_op *op, const struct mpl_span *span, struct pass *pass)
@@ -347,7 +367,7 @@ static int run_passes(struct mpl_op *op, const struct mpl_span *span, struct pas
         if (nr_tries >= op->tries)
             break;
         if (pass->nr_settled == 0)
-            host->ops->relax(host->context, MPL_SPINS_TO_SLEEP);
+            pause_after(host, nr_tries);
         error = mpl_op_check(op);
         if (error != 0)
             return error;

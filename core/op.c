@@ -18,6 +18,15 @@ int mpl_fail(struct mpl_op *op, int error, const char *why, const char *remedy)
     return error;
 }
 
+void mpl_describe(const struct memplug_mover *mover, memplug_pfn_t pfn, uint64_t cookie,
+                  struct memplug_reason *reason)
+{
+    if (mover == NULL || mover->describe == NULL)
+        return;
+    mover->describe(mover->context, pfn, cookie, reason);
+    reason->detail[MEMPLUG_DETAIL_BYTES - 1] = 0;
+}
+
 int mpl_op_check(struct mpl_op *op)
 {
     const struct memplug_limit *limit = op->limit;

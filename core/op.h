@@ -29,6 +29,11 @@ void mpl_reason_reset(struct memplug_reason *reason);
  * rest. Returns error. */
 int mpl_fail(struct mpl_op *op, int error, const char *why, const char *remedy);
 
+/* A page is named in the reason: let its mover say what it knows. mover may be null. Under no lock
+ * but the control lock. */
+void mpl_describe(const struct memplug_mover *mover, memplug_pfn_t pfn, uint64_t cookie,
+                  struct memplug_reason *reason);
+
 /* Report where the operation stands; -ETIMEDOUT or -EINTR if it has to end, with the reason. */
 int mpl_op_check(struct mpl_op *op);
 

@@ -6,7 +6,8 @@
  *   cookie 0x7): Device or resource busy (-16). Free it.
  *   add: address 0x8000000 and size 0x1000: not multiples of the block, 0x8000000: Invalid ...
  *
- * Where it happened, from the outside inwards; why; who; the error; what to do about it.
+ * Where it happened, from the outside inwards; why; who; the error; what the owner says of it; what
+ * to do about it.
  */
 #include "../core.h"
 #include "text.h"
@@ -138,6 +139,15 @@ static void error(struct mpl_text *text, int number)
     mpl_text_string(text, ")");
 }
 
+/* ". Mapped at 0x7f0000200000: the owner's own sentence." */
+static void detail(struct mpl_text *text, const struct memplug_reason *reason)
+{
+    if (reason->detail[0] == 0)
+        return;
+    mpl_text_string(text, ". ");
+    mpl_text_string(text, reason->detail);
+}
+
 /* ". End the I/O that pins it." */
 static void remedy(struct mpl_text *text, const char *words)
 {
@@ -163,6 +173,7 @@ static void success(struct mpl_text *text, const struct memplug_reason *reason)
         place(text, reason);
         mpl_text_string(text, reason->why);
         details(text, reason);
+        detail(text, reason);
         remedy(text, reason->remedy);
         return;
     }
@@ -192,6 +203,7 @@ size_t memplug_reason_text(const struct memplug_reason *reason, char *buffer, si
         }
         details(&text, reason);
         error(&text, reason->error);
+        detail(&text, reason);
         remedy(&text, reason->remedy);
     }
     return mpl_text_end(&text);

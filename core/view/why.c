@@ -36,6 +36,9 @@ struct survey {
     uint64_t nr_targets[MEMPLUG_NR_HUGE]; /* free huge pages elsewhere that may be targets */
     bool promised;     /* huge pages that are free here */
     uint64_t largest;  /* allocation among them, in pages */
+    uint32_t looked;   /* movers that have looked, a bit each */
+    memplug_obstacle_t *tell; /* of memplug_why_each(); may be null */
+    void *context;
     unsigned nr_entries;
     struct entry entries[MAX_ENTRIES];
     struct found unmovable, blocking;
@@ -178,9 +181,54 @@ static void look_at_pools(struct survey *survey)
 
 /* --- who is in the way ------------------------------------------------------------------------ */
 
-static void note(struct found *found, const struct entry *entry, const char *why,
-                 const char *remedy)
+/* What a mover looks at may be large: once an answer, and only if it has a page here. */
+static void look_once(struct survey *survey, unsigned number)
 {
+    const struct memplug_mover *mover = mpl_look_mover(survey->pool, number);
+
+    if (!mover || !mover->look || (survey->looked >> number & 1) != 0)
+        return;
+    survey->looked |= (uint32_t)1 << number;
+    mover->look(mover->context);
+}
+
+/* Name an allocation, and let its owner speak. error, why and remedy are there already. */
+static void name(struct survey *survey, const struct entry *entry, struct memplug_reason *reason)
+{
+    const struct memplug_mover *mover =
+        entry->described ? mpl_look_mover(survey->pool, entry->page.mover) : NULL;
+
+    reason->pfn = entry->pfn;
+    if (!mover)
+        return;
+    reason->owner = mover->name;
+    reason->owner_cookie = entry->page.cookie;
+    look_once(survey, entry->page.mover);
+    mpl_describe(mover, entry->pfn, entry->page.cookie, reason);
+}
+
+static void tell(struct survey *survey, const struct found *found, const struct entry *entry,
+                 const char *why, const char *remedy)
+{
+    struct memplug_reason reason;
+
+    mpl_reason_reset(&reason);
+    reason.error = -MPL_EBUSY;
+    reason.operation = "offline";
+    reason.step = found == &survey->unmovable ? "drain" : "migrate";
+    reason.why = why;
+    reason.remedy = remedy;
+    reason.block = (int64_t)mpl_block_id(survey->pool, survey->block);
+    reason.nr_pages = entry->described ? entry->page.nr_pages : 0;
+    name(survey, entry, &reason);
+    survey->tell(survey->context, &reason);
+}
+
+static void note(struct survey *survey, struct found *found, const struct entry *entry,
+                 const char *why, const char *remedy)
+{
+    if (survey->tell)
+        tell(survey, found, entry, why, remedy);
     if (found->nr++ != 0)
         return;
     found->first = *entry;
@@ -209,6 +257,7 @@ static void ask(struct survey *survey, const struct memplug_mover *mover,
     struct memplug_reason reason;
     int error = 0;
 
+    look_once(survey, entry->page.mover);
     mpl_reason_reset(&reason);
     if (mover->ask)
         error = mover->ask(mover->context, entry->pfn, entry->page.cookie, &reason);
@@ -216,7 +265,8 @@ static void ask(struct survey *survey, const struct memplug_mover *mover,
         return;
     need_room(survey, entry);
     if (error != 0)
-        note(&survey->blocking, entry, reason.why ? reason.why : "its mover cannot move it now",
+        note(survey, &survey->blocking, entry,
+             reason.why ? reason.why : "its mover cannot move it now",
              reason.remedy ? reason.remedy : "end what uses it, or wait");
 }
 
@@ -227,23 +277,23 @@ static void judge(struct survey *survey, const struct entry *entry)
 
     if (!entry->described) {
         if (is_unmovable(survey, entry))
-            note(&survey->unmovable, entry, "a frame is used and nobody can move it",
+            note(survey, &survey->unmovable, entry, "a frame is used and nobody can move it",
                  "free it, or allocate it as movable");
         return;
     }
     switch (entry->page.state) {
     case MPL_PAGE_KEPT:
         if (entry->page.pins != 0)
-            note(&survey->blocking, entry, "a driver keeps logically offline pages",
+            note(survey, &survey->blocking, entry, "a driver keeps logically offline pages",
                  "let the driver release them or let them go");
         break;
     case MPL_PAGE_USED:
         if (entry->page.pins != 0)
-            note(&survey->blocking, entry, "a page is pinned", "end what pins it, or wait");
+            note(survey, &survey->blocking, entry, "a page is pinned", "end what pins it, or wait");
         else if (mover)
             ask(survey, mover, entry);
         else if (is_unmovable_huge(survey, entry))
-            note(&survey->unmovable, entry, "a frame is used and nobody can move it",
+            note(survey, &survey->unmovable, entry, "a frame is used and nobody can move it",
                  "free it, or allocate it as movable");
         break;
     case MPL_PAGE_MOVING:
@@ -350,16 +400,13 @@ static bool has_room(struct survey *survey)
 
 /* --- the answer ------------------------------------------------------------------------------- */
 
-static int fail_found(struct mpl_op *op, const struct found *found)
+static int fail_found(struct mpl_op *op, struct survey *survey, const struct found *found)
 {
-    const struct memplug_mover *mover =
-        found->first.described ? mpl_look_mover(op->pool, found->first.page.mover) : NULL;
+    int error = mpl_fail(op, -MPL_EBUSY, found->why, found->remedy);
 
-    op->reason->pfn = found->first.pfn;
     op->reason->nr_pages = found->nr;
-    op->reason->owner = mover ? mover->name : NULL;
-    op->reason->owner_cookie = mover ? found->first.page.cookie : 0;
-    return mpl_fail(op, -MPL_EBUSY, found->why, found->remedy);
+    name(survey, &found->first, op->reason);
+    return error;
 }
 
 static int fail_state(struct mpl_op *op, const struct mpl_block *block)
@@ -373,14 +420,14 @@ static int answer(struct mpl_op *op, struct survey *survey)
 {
     op->progress.step = "drain";
     if (survey->unmovable.nr != 0)
-        return fail_found(op, &survey->unmovable);
+        return fail_found(op, survey, &survey->unmovable);
     op->progress.step = "withhold";
     if (survey->promised)
         return mpl_fail(op, -MPL_EBUSY, "free huge pages of this block are promised",
                         "make the pool of huge pages larger, or take promises back");
     op->progress.step = "migrate";
     if (survey->blocking.nr != 0)
-        return fail_found(op, &survey->blocking);
+        return fail_found(op, survey, &survey->blocking);
     op->reason->nr_pages = survey->nr_pages;
     if (!has_room(survey))
         return mpl_fail(op, -MPL_ENOMEM, "there is no room to move its used frames to",
@@ -463,10 +510,11 @@ static void walk_lent(struct survey *survey)
     }
 }
 
-int memplug_why(struct memplug *pool, uint64_t id, struct memplug_reason *reason)
+int memplug_why_each(struct memplug *pool, uint64_t id, memplug_obstacle_t *each, void *context,
+                     struct memplug_reason *reason)
 {
+    struct survey survey = {.pool = pool, .largest = 1, .tell = each, .context = context};
     struct mpl_door door;
-    struct survey survey = {.pool = pool, .largest = 1};
     const char *obstacle = NULL;
 
     mpl_door_open(&door, pool, "offline", NULL, reason);
@@ -485,4 +533,9 @@ int memplug_why(struct memplug *pool, uint64_t id, struct memplug_reason *reason
     if (pool->hvo != MEMPLUG_HVO_OFF)
         walk_lent(&survey);
     return answer(&door.op, &survey);
+}
+
+int memplug_why(struct memplug *pool, uint64_t id, struct memplug_reason *reason)
+{
+    return memplug_why_each(pool, id, NULL, NULL, reason);
 }

@@ -11,9 +11,6 @@
 #define PR_SET_VMA 0x53564d41
 #define PR_SET_VMA_ANON_NAME 0
 #endif
-#ifndef MLOCK_ONFAULT
-#define MLOCK_ONFAULT 1
-#endif
 #ifndef MADV_REMOVE
 #define MADV_REMOVE 9
 #endif

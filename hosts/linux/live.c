@@ -2,7 +2,9 @@
 #define _GNU_SOURCE
 #include "live.h"
 
+#include "locks.h"
 #include "sys.h"
+#include "waiters.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -63,8 +65,7 @@ static uint64_t unit_of_cookie(uint64_t cookie)
     return cookie & UINT32_MAX;
 }
 
-/* Lock the unit that has this frame, or -ENOENT. */
-static int lock_owner(const struct memplug_space *space, uint64_t pfn, uint64_t cookie)
+int mpl_live_lock(const struct memplug_space *space, uint64_t pfn, uint64_t cookie)
 {
     struct mpl_unit *record = mpl_unit_at(space, unit_of_cookie(cookie));
 
@@ -75,27 +76,12 @@ static int lock_owner(const struct memplug_space *space, uint64_t pfn, uint64_t 
     return -ENOENT;
 }
 
-int mpl_live_ask(void *context, memplug_pfn_t pfn, uint64_t cookie, struct memplug_reason *reason)
+void mpl_live_note_held(struct mpl_unit *record, bool held)
 {
-    struct memplug_space *space = context;
-    struct mpl_location from;
-    const char *why = NULL, *remedy = NULL;
-    int saved = errno;
-    int result = lock_owner(space, pfn.nr, cookie);
-
-    if (result == 0) {
-        mpl_lock_leave(&mpl_unit_at(space, unit_of_cookie(cookie))->lock);
-        result = mpl_space_locate(space, pfn.nr, &from, &why) != 0 ? -EBUSY : 0;
-    }
-    if (result == 0)
-        result = mpl_live_check(space, &from, &why, &remedy);
-    errno = saved;
-    if (result != 0 && reason) {
-        reason->error = result;
-        reason->why = why;
-        reason->remedy = remedy;
-    }
-    return result;
+    if (!held)
+        record->held_ns = 0;
+    else if (record->held_ns == 0)
+        record->held_ns = mpl_now_ns();
 }
 
 /* --- one unit --------------------------------------------------------------------------------- */
@@ -141,7 +127,7 @@ int mpl_live_claim(struct memplug_space *space, struct memplug_move *move,
 {
     uint64_t index = unit_of_cookie(move->cookie);
     const char *why = "its owner has freed it";
-    int result = lock_owner(space, move->from.nr, move->cookie);
+    int result = mpl_live_lock(space, move->from.nr, move->cookie);
 
     if (result != 0)
         return refuse(space, move, result, why);
@@ -165,6 +151,7 @@ int mpl_live_claim(struct memplug_space *space, struct memplug_move *move,
     }
     if (result == 0)
         return 0;
+    mpl_live_note_held(unit->record, false);
     mpl_lock_leave(&unit->record->lock);
     return refuse(space, move, result, why);
 }
@@ -201,6 +188,7 @@ void mpl_live_settle(struct memplug_space *space, struct mpl_live_unit *unit)
         unmap_gaps(space, unit->unit);
     unit->record->pfn = unit->move->to.nr;
     unit->record->flags = huge ? MPL_UNIT_HUGE : 0;
+    unit->record->held_ns = 0;
     unit->move->result = 0;
     mpl_count(&space->counters.nr_moves, 1);
 }
@@ -213,8 +201,10 @@ static const struct row {
     int (*act)(struct memplug_space *space);
     void (*undo)(struct memplug_space *space);
 } rows[] = {
+    {mpl_live_unlock, mpl_live_relock},
     {mpl_live_extent, NULL},
     {mpl_live_prepare, mpl_live_unprepare},
+    {mpl_live_waiters, NULL},
     {mpl_live_raise, mpl_live_lower},
     {mpl_live_prove, mpl_live_unprove},
     {mpl_live_copy, NULL},
@@ -279,8 +269,11 @@ static void settle_group(struct memplug_space *space, struct memplug_move *moves
         } else {
             unit->move->result = error;
             unit->move->why = live->why;
+            mpl_live_note_held(unit->record, live->held);
         }
     }
+    if (live->waiters)
+        mpl_waiters_wake(space, moves, nr_moves, false);
     scrub_sources(space, moves, nr_moves, &live->units[0].from);
     for (unsigned i = 0; i < live->nr; i++)
         mpl_live_release(&live->units[i]);
@@ -294,6 +287,7 @@ static int move_group(struct memplug_space *space, struct memplug_move *moves, u
 
     live->nr = 0;
     live->why = NULL;
+    live->held = false;
     for (unsigned i = 0; i < nr_moves; i++)
         if (mpl_live_claim(space, &moves[i], &live->units[live->nr]) == 0)
             live->nr++;
@@ -373,6 +367,7 @@ void mpl_live_move(void *context, struct memplug_move *moves, unsigned nr_moves)
             ahead = i + mpl_live_ahead(space, moves + i, nr_moves - i);
         i += move_some(space, moves + i, nr_moves - i);
     }
+    mpl_waiters_wake(space, moves, nr_moves, true);
     mpl_lock_leave(&space->moving);
     errno = saved;
 }

@@ -17,6 +17,9 @@
 
 #define MPL_LIVE_UNITS MPL_PINS_PAGES
 
+/* Known by their addresses: why.c says more where one of them is the reason. */
+extern const char mpl_why_held[], mpl_why_held_huge[], mpl_why_waiter[];
+
 /* One unit under way, its record locked. */
 struct mpl_live_unit {
     struct memplug_move *move;
@@ -36,6 +39,9 @@ struct mpl_live {
     struct mpl_pins_map fences[MPL_LIVE_UNITS]; /* fenced ranges; neighbours are one */
     unsigned nr_fences;
     uint64_t raised_ns;
+    bool held;            /* the proof has failed: a page is held for I/O */
+    bool waiters;         /* waiters.h: some sleep in this space */
+    bool waiter_stays;    /* one in a unit of the group, and it cannot be woken */
     bool hurried;         /* the thread's nice value was changed */
     long nice;
 
@@ -52,12 +58,27 @@ struct mpl_live {
 
 /* For memplug_register_mover(); context is the space. */
 void mpl_live_move(void *context, struct memplug_move *moves, unsigned nr_moves);
+
+/* The same, in why.c. */
 int mpl_live_ask(void *context, memplug_pfn_t pfn, uint64_t cookie,
                  struct memplug_reason *reason);
+void mpl_live_look(void *context);
+void mpl_live_describe(void *context, memplug_pfn_t pfn, uint64_t cookie,
+                       struct memplug_reason *reason);
+
+/* Lock the unit that has this frame, or -ENOENT. */
+int mpl_live_lock(const struct memplug_space *space, uint64_t pfn, uint64_t cookie);
+
+/* Write down of a unit that stays whether it does for a page that is held; its record is locked. */
+void mpl_live_note_held(struct mpl_unit *record, bool held);
 
 /* May memory that lies there be moved, as far as can be said beforehand? 0, or -EBUSY and why. */
 int mpl_live_check(const struct memplug_space *space, const struct mpl_location *from,
                    const char **why, const char **remedy);
+
+/* waiters.c: a row of the table, before the fence: -EBUSY a unit has a waiter that cannot be woken,
+ * -EAGAIN one of several has. */
+int mpl_live_waiters(struct memplug_space *space);
 
 /* Lock a move's unit and fill in what is known of it. Not 0: it stays, the move says why, and it
  * is not locked. */

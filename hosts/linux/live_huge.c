@@ -9,6 +9,7 @@
 
 #include "seal.h"
 #include "sys.h"
+#include "waiters.h"
 
 #include <errno.h>
 
@@ -151,9 +152,11 @@ static int seal_block(struct memplug_space *space, uint64_t *stop_ns)
     return error;
 }
 
-static void settle_all(struct memplug_space *space, uint64_t address, uint64_t stop_ns)
+static void settle_all(struct memplug_space *space, const struct memplug_move *moves,
+                       unsigned nr_moves, uint64_t stop_ns)
 {
     struct mpl_live *live = space->live;
+    uint64_t address = live->units[0].move->from.nr * space->page_bytes;
 
     mpl_backing_spent(space->host, address);
     for (unsigned i = 0; i < live->nr; i++) {
@@ -161,21 +164,29 @@ static void settle_all(struct memplug_space *space, uint64_t address, uint64_t s
         mpl_pause_add(&space->pause, stop_ns);
     }
     mpl_count(&space->counters.copied_bytes, live->nr * space->unit_bytes);
+    if (live->waiters)
+        mpl_waiters_wake(space, moves, nr_moves, false);
     release_all(live);
     mpl_backing_renew(space->host, address);
 }
 
 static void fail_all(struct memplug_space *space, struct memplug_move *moves, unsigned nr_moves,
-                     int error)
+                     int error, uint64_t stop_ns)
 {
-    const char *why = error == -EBUSY ? "a page of its block of huge pages is held for I/O"
+    struct mpl_live *live = space->live;
+    const char *why = error == -EBUSY ? mpl_why_held_huge
                                       : "its block of huge pages cannot be sealed";
 
     mpl_live_unprepare(space);
     refuse_all(space, moves, nr_moves, error == -ENOMEM ? -ENOMEM : -EBUSY, why);
     if (error == -EBUSY)
-        mpl_count(&space->counters.nr_refused_pins, space->live->nr);
-    release_all(space->live);
+        mpl_count(&space->counters.nr_refused_pins, live->nr);
+    for (unsigned i = 0; i < live->nr; i++) {
+        mpl_live_note_held(live->units[i].record, error == -EBUSY);
+        if (stop_ns != 0)
+            mpl_pause_add(&space->refused, stop_ns);
+    }
+    release_all(live);
 }
 
 void mpl_live_huge(struct memplug_space *space, struct memplug_move *moves, unsigned nr_moves)
@@ -198,11 +209,16 @@ void mpl_live_huge(struct memplug_space *space, struct memplug_move *moves, unsi
         release_all(space->live);
         return;
     }
+    if (mpl_waiters_stay(space)) {
+        refuse_all(space, moves, nr_moves, -EBUSY, mpl_why_waiter);
+        release_all(space->live);
+        return;
+    }
     error = fill_units(space);
     if (error == 0)
         error = seal_block(space, &stop_ns);
     if (error != 0)
-        fail_all(space, moves, nr_moves, error);
+        fail_all(space, moves, nr_moves, error, stop_ns);
     else
-        settle_all(space, space->live->units[0].move->from.nr * space->page_bytes, stop_ns);
+        settle_all(space, moves, nr_moves, stop_ns);
 }

@@ -81,6 +81,17 @@ static void list_fences(struct memplug_space *space)
     }
 }
 
+/* Writers of units that stay have waited too, and for nothing. */
+static void note_refused(struct memplug_space *space)
+{
+    const struct mpl_live *live = space->live;
+    uint64_t pause_ns = mpl_now_ns() - live->raised_ns;
+
+    for (unsigned i = 0; i < live->nr; i++)
+        if (!live->units[i].switched)
+            mpl_pause_add(&space->refused, pause_ns);
+}
+
 int mpl_live_raise(struct memplug_space *space)
 {
     struct mpl_live *live = space->live;
@@ -95,6 +106,7 @@ int mpl_live_raise(struct memplug_space *space)
             continue;
         while (i-- > 0)
             mpl_fence_lower(&space->fence, live->fences[i].va, live->fences[i].len);
+        note_refused(space);
         calm(live);
         if (live->nr > 1)
             return -EAGAIN;
@@ -125,6 +137,7 @@ void mpl_live_lower(struct memplug_space *space)
         while (!live->units[i].switched && next_range(space, &live->units[i], &piece, &range))
             mpl_fence_lower(&space->fence, range.va, range.len);
     }
+    note_refused(space);
     calm(live);
 }
 
@@ -168,13 +181,18 @@ static unsigned span_end(const struct memplug_space *space, unsigned *first)
     return end;
 }
 
+static const char why_locked[] =
+    "a mapping would be locked (mlockall), and RLIMIT_MEMLOCK forbids it";
+
 static const char *why_not_proved(int error)
 {
     switch (error) {
     case -EBUSY:
-        return "a page is held for I/O: direct I/O in flight, or a registered buffer";
+        return mpl_why_held;
     case -ENOMEM:
         return "the pin proof found no free huge page";
+    case -ENOLCK:
+        return why_locked;
     default:
         return "the pin proof does not work on this memory";
     }
@@ -216,6 +234,7 @@ int mpl_live_prove(struct memplug_space *space)
     if (error == 0)
         return 0;
     live->why = why_not_proved(error);
+    live->held = error == -EBUSY;
     mpl_count(error == -EBUSY ? &space->counters.nr_refused_pins
                               : &space->counters.nr_refused_proof, live->nr);
     return error == -ENOMEM ? -ENOMEM : -EBUSY;
@@ -255,7 +274,7 @@ static int replace(struct memplug_space *space, const struct change *change, boo
     while (mpl_sys_mmap(change->va, change->size_bytes, (int)(change->attr & MPL_ATTR_PROTECTION),
                         flags, change->fd, change->file_offset) == MAP_FAILED) {
         if (!must)
-            return -ENOMEM;
+            return errno == EAGAIN ? -ENOLCK : -ENOMEM;
         if (!mpl_spare_release(&space->host->spare))
             nanosleep(&pause, NULL);
     }
@@ -314,12 +333,14 @@ static int switch_pieces(struct memplug_space *space, const struct mpl_live_unit
 {
     struct mpl_piece piece = {0};
     bool begun = false;
+    int error;
 
     while (mpl_piece_next(space, unit->unit, mpl_live_flags(space, unit), &piece)) {
         struct change change = change_of(space, unit, &piece);
 
-        if (replace(space, &change, begun) != 0)
-            return -ENOMEM;
+        error = replace(space, &change, begun);
+        if (error != 0)
+            return error;
         begun = true;
     }
     return 0;
@@ -355,8 +376,9 @@ int mpl_live_switch(struct memplug_space *space)
     mpl_live_wake(space);
     for (unsigned i = done; i < live->nr && !space->no_fence; i++)
         mpl_count(&space->counters.nr_refused_vmas, 1);
-    live->why = "the kernel has no mapping left (vm.max_map_count)";
-    return nr < 0 ? nr : 0;
+    live->why = nr == -ENOLCK ? why_locked
+                              : "the kernel has no mapping left (vm.max_map_count)";
+    return nr == -ENOLCK ? -EBUSY : nr < 0 ? nr : 0;
 }
 
 void mpl_live_wake(struct memplug_space *space)

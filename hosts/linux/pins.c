@@ -77,6 +77,7 @@ static void drop_alias(struct mpl_pins *p)
 {
     mmap(p->scratch, MPL_PINS_EXTENT, PROT_NONE,
          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    munlock(p->scratch, MPL_PINS_EXTENT);
 }
 
 /*
@@ -90,7 +91,7 @@ static int fresh_alias(struct mpl_pins *p, int fd, uint64_t extent)
                     (off_t)extent);
 
     if (va == MAP_FAILED)
-        return -errno;
+        return errno == EAGAIN ? -ENOLCK : -errno; /* MCL_FUTURE and RLIMIT_MEMLOCK */
     munlock(va, MPL_PINS_EXTENT);
     return mprotect(va, MPL_PINS_EXTENT, PROT_READ) < 0 ? -errno : 0;
 }

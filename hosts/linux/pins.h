@@ -108,6 +108,7 @@ void mpl_pins_close(struct mpl_pins *p); /* the reservation remains the caller's
  *   -EBUSY       held during all looks (or, rarely, in use by unrelated work of the kernel)
  *   -EOPNOTSUPP  no such proof here: not trusted, hugetlb, huge pages forbidden for the process
  *   -ENOMEM      no free 2 MiB to collapse into, or no room for the alias
+ *   -ENOLCK      the alias would be locked (mlockall), and RLIMIT_MEMLOCK forbids it
  *   others       from lseek, mmap, madvise: a wrong descriptor, a poisoned page
  * In every case the content of the file and of all mappings is what it was. The frames may be
  * others (that is what the kernel's transitions do) and an extent may be huge that was small.

@@ -63,7 +63,8 @@ int mpl_space_locate(const struct memplug_space *space, uint64_t pfn,
     return mpl_backing_intact(space->host, address);
 }
 
-/* Only a memfd of small pages can have a hole: elsewhere the next touch might find no memory. */
+/* Only a memfd of small pages can have a hole: elsewhere the next touch might find no memory. Of
+ * a direct map that mlockall() has locked nothing can be given back: zeros. */
 void mpl_space_scrub(const struct memplug_space *space, uint64_t pfn, uint64_t nr_pages,
                      const struct mpl_location *location)
 {
@@ -120,6 +121,8 @@ static int take_frame(struct memplug_space *space, uint64_t unit, const char **w
     }
     mpl_space_scrub(space, pfn.nr, space->unit_pages, &location);
     record->pfn = pfn.nr;
+    record->since_ns = mpl_now_ns();
+    record->held_ns = 0;
     record->flags = location.align_bytes > space->page_bytes ? MPL_UNIT_HUGE : 0;
     mpl_owners_set(space, pfn.nr, unit + 1);
     mpl_count(&space->counters.nr_units, 1);
@@ -232,7 +235,7 @@ static int map_first(struct memplug_space *space, const struct mpl_part *place, 
                           MAP_SHARED | MAP_FIXED, location->fd,
                           location->file_offset + place->first * space->page_bytes);
     if (mapped == MAP_FAILED)
-        return errno == ENOMEM ? -ENOMEM : -ENODEV;
+        return errno == ENOMEM || errno == EAGAIN ? -errno : -ENODEV;
     /* A name that the kernel cannot give, or an advice it does not know, is no reason to fail;
      * to be left to a forked child is one. */
     mpl_attrs_apply(space, va, size_bytes, attr & ~MPL_ATTR_MAPPED, false);
@@ -270,7 +273,7 @@ static int map_frame(struct memplug_space *space, const struct mpl_part *part,
 
     if (result != 0)
         return result;
-    job->why = "the kernel has no mapping left";
+    job->why = "the kernel has no mapping left, or RLIMIT_MEMLOCK forbids one (mlockall)";
     if ((record->flags & MPL_UNIT_HUGE) != 0)
         return map_huge(space, part->unit, job->attr, &location);
     return map_first(space, part, job->attr, &location);
@@ -501,7 +504,9 @@ void memplug_space_stat(const struct memplug_space *space, struct memplug_space_
         .nr_refused_vmas = counter(&counters->nr_refused_vmas),
         .nr_refused_other = counter(&counters->nr_refused_other),
         .nr_attributes_lost = counter(&counters->nr_attributes_lost),
+        .nr_waiters_woken = counter(&counters->nr_waiters_woken),
     };
     stat->moved_bytes = stat->nr_moves * space->unit_bytes;
     mpl_pause_read(&space->pause, &stat->pause);
+    mpl_pause_read(&space->refused, &stat->refused);
 }

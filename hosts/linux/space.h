@@ -34,6 +34,8 @@ struct mpl_unit {
     uint64_t pfn;        /* 0: no frame */
     uint32_t generation; /* of the frame; the high half of its cookie */
     uint32_t flags;
+    uint64_t since_ns;   /* it has had a mapping, without a break */
+    uint64_t held_ns;    /* since when moves find a page of it held for I/O; 0: the last did not */
 };
 
 /* A row of pages of one unit. */
@@ -47,9 +49,11 @@ struct mpl_space_counters {
     _Atomic uint64_t nr_moves, copied_bytes;
     _Atomic uint64_t nr_refused_pins, nr_refused_proof, nr_refused_vmas, nr_refused_other;
     _Atomic uint64_t nr_attributes_lost;
+    _Atomic uint64_t nr_waiters_woken;
 };
 
 struct mpl_live;
+struct mpl_holders;
 
 struct memplug_space {
     struct memplug_linux *host;
@@ -69,10 +73,11 @@ struct memplug_space {
     char *pins_room;            /* two extents of addresses; the prover's lies in it, aligned */
     struct mpl_lock moving;
     struct mpl_live *live;      /* the mover's workspace; under moving */
+    struct mpl_holders *holders; /* holders.h: what was seen last; has a lock of its own */
     atomic_uint nr_names;
     char names[MPL_NR_NAMES][MPL_NAME_MAX];
     struct mpl_space_counters counters;
-    struct mpl_pause pause;
+    struct mpl_pause pause, refused;
 };
 
 static inline struct mpl_unit *mpl_unit_at(const struct memplug_space *space, uint64_t unit)
@@ -96,6 +101,17 @@ static inline _Atomic uint32_t *mpl_unit_attrs(const struct memplug_space *space
 static inline char *mpl_frame_va(const struct memplug_space *space, uint64_t pfn)
 {
     return space->host->direct.base + pfn * space->page_bytes;
+}
+
+/* Which unit this address of the window lies in. */
+static inline uint64_t mpl_unit_of(const struct memplug_space *space, uint64_t address)
+{
+    return (address - (uintptr_t)space->window.base) / space->unit_bytes;
+}
+
+static inline bool mpl_in_window(const struct memplug_space *space, uint64_t address)
+{
+    return address - (uintptr_t)space->window.base < space->window.size_bytes;
 }
 
 static inline uint64_t mpl_unit_cookie(const struct mpl_unit *record, uint64_t unit)

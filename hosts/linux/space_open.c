@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include "space.h"
 
+#include "holders.h"
 #include "live.h"
 #include "sys.h"
 
@@ -125,6 +126,8 @@ static int register_mover(struct memplug_space *space)
         .name = "mapping",
         .move = mpl_live_move,
         .ask = mpl_live_ask,
+        .look = mpl_live_look,
+        .describe = mpl_live_describe,
         .context = space,
     };
     int number = memplug_register_mover(space->pool, &mover);
@@ -151,13 +154,15 @@ static void close_all(struct memplug_space *space)
     mpl_window_close(&space->window);
     if (space->live)
         mpl_own_unmap(host, space->live, sizeof(*space->live));
+    if (space->holders)
+        mpl_own_unmap(host, space->holders, sizeof(*space->holders));
     mpl_own_unmap(host, space, sizeof(*space));
 }
 
 static int open_all(struct memplug_space *space, const struct memplug_space_config *config,
                     const char **why)
 {
-    void *live = NULL;
+    void *live = NULL, *holders = NULL;
     int result = check_config(space, config, why);
 
     if (result != 0)
@@ -165,6 +170,9 @@ static int open_all(struct memplug_space *space, const struct memplug_space_conf
     *why = "no memory for the space itself";
     result = mpl_own_map(space->host, sizeof(*space->live), &live);
     space->live = live;
+    if (result == 0)
+        result = mpl_own_map(space->host, sizeof(*space->holders), &holders);
+    space->holders = holders;
     if (result != 0)
         return result;
     *why = "no such window fits into the address space or RLIMIT_AS";

@@ -91,6 +91,12 @@ void mpl_spare_munmap(struct mpl_spare *spare, void *start, uint64_t size_bytes)
 
 /* --- windows ---------------------------------------------------------------------------------- */
 
+/* A reservation under mlockall(MCL_FUTURE) counts as locked, although there is nothing to lock. */
+static void unlock(void *start, uint64_t size_bytes)
+{
+    syscall(SYS_munlock, start, size_bytes);
+}
+
 /* All of a window has these, also what is mapped into it: equal neighbours merge again. */
 static bool advise(void *start, uint64_t size_bytes)
 {
@@ -114,6 +120,7 @@ int mpl_window_open(struct mpl_window *window, struct mpl_spare *spare, uint64_t
     window->spare = spare;
     window->base = start + skip;
     window->size_bytes = size_bytes;
+    unlock(window->base, size_bytes);
     if (!advise(window->base, size_bytes)) {
         mpl_window_close(window);
         return -ENOMEM;
@@ -144,6 +151,7 @@ static int map_once(const struct mpl_window *window, uint64_t offset, uint64_t s
         /* Before 6.12 a refused MAP_FIXED could leave a hole where something was. */
         mapped = mpl_sys_mmap(start, size_bytes, PROT_NONE, RESERVED | MAP_FIXED_NOREPLACE, -1, 0);
         if (mapped == start) {
+            unlock(start, size_bytes);
             advise(start, size_bytes);
         }
         return error;
@@ -194,9 +202,17 @@ int mpl_window_map_again(const struct mpl_window *window, uint64_t offset, uint6
 void mpl_window_unmap(const struct mpl_window *window, uint64_t offset, uint64_t size_bytes)
 {
     char *start = window->base + offset;
+    bool unlocked = false;
 
     while (mpl_sys_mmap(start, size_bytes, PROT_NONE, RESERVED | MAP_FIXED, -1, 0) == MAP_FAILED) {
-        /* EAGAIN: mlockall(MCL_FUTURE) and RLIMIT_MEMLOCK; spares are no help there. */
+        /* EAGAIN: mlockall(MCL_FUTURE) and RLIMIT_MEMLOCK. What goes is locked itself, maybe, and
+         * counts as long as it is. */
+        if (errno == EAGAIN && !unlocked) {
+            unlocked = syscall(SYS_munlock, start, size_bytes) == 0;
+            if (unlocked) {
+                continue;
+            }
+        }
         if (errno != ENOMEM || !mpl_spare_release(window->spare)) {
             mpl_sys_madvise(start, size_bytes, MADV_DONTNEED);
             mpl_sys_mprotect(start, size_bytes, PROT_NONE);
@@ -204,6 +220,7 @@ void mpl_window_unmap(const struct mpl_window *window, uint64_t offset, uint64_t
             break;
         }
     }
+    unlock(start, size_bytes);
     advise(start, size_bytes);
     mpl_spare_fill(window->spare);
 }

@@ -48,6 +48,17 @@ struct memplug_mover {
      * May be null: then memplug_why() knows only what the core knows. */
     int (*ask)(void *context, memplug_pfn_t pfn, uint64_t cookie, struct memplug_reason *reason);
 
+    /* Several pages are about to be asked about, or one to be described, all at this moment: look
+     * at what they have in common. As ask(); may be null. */
+    void (*look)(void *context);
+
+    /* This page is the one that is named, and reason says what it is about: error, why, remedy. Say
+     * more: write since_ns and detail, and remedy if there is a better one, nothing else. The page
+     * may be gone by now. Called once for a failed operation or an answer of memplug_why(), without
+     * a lock but the control lock; it may sleep, for a bounded time. May be null. */
+    void (*describe)(void *context, memplug_pfn_t pfn, uint64_t cookie,
+                     struct memplug_reason *reason);
+
     /* The content of these pages is gone (memplug_hard_offline()): the owner stops using them, and
      * after 0 has them no more. -ENOENT: it has no such page, for it is about to be freed, or not
      * yet written down; it is asked again if the page is still there. -EBUSY: not now; nothing has

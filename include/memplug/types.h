@@ -75,15 +75,20 @@ struct memplug_progress {
  */
 struct memplug_limit {
     uint64_t timeout_ns; /* from the call on; default 30 s */
-    uint32_t tries;      /* passes of offline over the pages that would not move; default 5 */
+    uint32_t tries;      /* passes of offline over the pages that would not move, with pauses that
+                            grow; default 5. For pages that are pinned for long: many, and a time */
     const uint32_t *stop; /* not 0: cancel. Read atomically; any thread or handler may set it */
     void (*progress)(void *context, const struct memplug_progress *progress);
     void *context;
 };
 
+/* Of memplug_reason.detail; what does not fit is cut. */
+#define MEMPLUG_DETAIL_BYTES 400u
+
 /*
  * Why a call failed, or would fail. Filled on every failure if the caller gave one; the strings
- * are static. memplug_reason_text() makes a sentence of it.
+ * are static, but for the detail, which is the reason's own. memplug_reason_text() makes a sentence
+ * of it.
  */
 struct memplug_reason {
     int error;             /* the negative errno that the call returned; 0: nothing in the way */
@@ -101,6 +106,9 @@ struct memplug_reason {
     uint64_t nr_pages;     /* how many allocations stand in the way in this block */
     const char *owner;     /* name of the mover or subscriber; null if nobody is known */
     uint64_t owner_cookie; /* what the owner called the frame */
+    uint64_t since_ns;     /* when the owner got it, on the host's clock; 0: it does not say */
+    char detail[MEMPLUG_DETAIL_BYTES]; /* what the owner says of the frame, and of who holds it;
+                                          empty if nothing */
 };
 
 #ifdef __cplusplus

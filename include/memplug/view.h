@@ -97,6 +97,12 @@ enum memplug_frame_kind memplug_frame_kind(const struct memplug *pool, memplug_p
  * reason; changes nothing. -ENODEV, -EINVAL as offline. Movers are asked. */
 int memplug_why(struct memplug *pool, uint64_t block, struct memplug_reason *reason);
 
+/* The same, and each allocation in the way by itself as it is found: a reason of its own, nr_pages
+ * its pages (0: not known). tell may be null; it runs without a lock and may take its time. */
+typedef void memplug_obstacle_t(void *context, const struct memplug_reason *reason);
+int memplug_why_each(struct memplug *pool, uint64_t block, memplug_obstacle_t *tell, void *context,
+                     struct memplug_reason *reason);
+
 /* A sentence in English, cut to size_bytes and terminated; returns its full length. */
 size_t memplug_reason_text(const struct memplug_reason *reason, char *text, size_t size_bytes);
 

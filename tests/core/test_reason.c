@@ -49,6 +49,11 @@ static void frame_in_the_way(void **state)
     expect(&reason, "offline: drain: block 12: frame 0x61234: a frame is used and nobody can move "
                     "it (3 such frames, owner \"mapping\", cookie 0x70): "
                     "Device or resource busy (-16).");
+    memcpy(reason.detail, "Held by descriptor 5", 21);
+    reason.remedy = "close it";
+    expect(&reason, "offline: drain: block 12: frame 0x61234: a frame is used and nobody can move "
+                    "it (3 such frames, owner \"mapping\", cookie 0x70): "
+                    "Device or resource busy (-16). Held by descriptor 5. Close it.");
 }
 
 static void both_values(void **state)
