@@ -2,6 +2,8 @@
 #define _GNU_SOURCE
 #include "fence.h"
 
+#include "sys.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
@@ -25,7 +27,7 @@ static int handshake(int fd, uint64_t features)
         return fd;
     int err = errno == EINVAL ? -EOPNOTSUPP : -errno;
 
-    close(fd);
+    mpl_sys_close(fd);
     return err;
 }
 
@@ -45,7 +47,7 @@ int mpl_fence_descriptor(int dev_fd, uint64_t features)
     if (dev >= 0) {
         int fd = from_node(dev, features);
 
-        close(dev);
+        mpl_sys_close(dev);
         /* A node that is no userfaultfd at all says ENOTTY: the system call may still do. */
         if (fd != -ENOTTY)
             return fd;
@@ -77,7 +79,7 @@ int mpl_fence_open_from(struct mpl_fence *f, int dev_fd)
 void mpl_fence_close(struct mpl_fence *f)
 {
     if (f->fd >= 0)
-        close(f->fd);
+        mpl_sys_close(f->fd);
     f->fd = -1;
 }
 

@@ -75,9 +75,9 @@ static int scan_huge(int pagemap, const char *va)
  * stays; nobody uses it, and the next look replaces it. */
 static void drop_alias(struct mpl_pins *p)
 {
-    mmap(p->scratch, MPL_PINS_EXTENT, PROT_NONE,
-         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
-    munlock(p->scratch, MPL_PINS_EXTENT);
+    mpl_sys_mmap(p->scratch, MPL_PINS_EXTENT, PROT_NONE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    mpl_sys_munlock(p->scratch, MPL_PINS_EXTENT);
 }
 
 /*
@@ -87,13 +87,13 @@ static void drop_alias(struct mpl_pins *p)
  */
 static int fresh_alias(struct mpl_pins *p, int fd, uint64_t extent)
 {
-    void *va = mmap(p->scratch, MPL_PINS_EXTENT, PROT_NONE, MAP_SHARED | MAP_FIXED, fd,
-                    (off_t)extent);
+    void *va = mpl_sys_mmap(p->scratch, MPL_PINS_EXTENT, PROT_NONE, MAP_SHARED | MAP_FIXED, fd,
+                            extent);
 
     if (va == MAP_FAILED)
         return errno == EAGAIN ? -ENOLCK : -errno; /* MCL_FUTURE and RLIMIT_MEMLOCK */
-    munlock(va, MPL_PINS_EXTENT);
-    return mprotect(va, MPL_PINS_EXTENT, PROT_READ) < 0 ? -errno : 0;
+    mpl_sys_munlock(va, MPL_PINS_EXTENT);
+    return mpl_sys_mprotect(va, MPL_PINS_EXTENT, PROT_READ) < 0 ? -errno : 0;
 }
 
 /* How is the extent backed? Leaves the alias in place. */
@@ -105,7 +105,7 @@ static int look(const struct ask *a)
         return err;
     char *va = a->p->scratch + a->touch;
 
-    if (madvise(va, MPL_PINS_PAGE, MADV_POPULATE_READ) < 0)
+    if (mpl_sys_madvise(va, MPL_PINS_PAGE, MADV_POPULATE_READ) < 0)
         return -errno;
     return scan_huge(a->p->pagemap, va);
 }
@@ -114,14 +114,14 @@ static void drop_entries(const struct mpl_pins_unit *u)
 {
     /* EINVAL where it is locked: then the transition finds its way through the entries. */
     for (unsigned i = 0; i < u->nr_maps; i++)
-        madvise(u->maps[i].va, u->maps[i].len, MADV_DONTNEED);
+        mpl_sys_madvise(u->maps[i].va, u->maps[i].len, MADV_DONTNEED);
 }
 
 /* madvise returning 0 is not enough: for a page that is huge already it says so at once. */
 static int collapse(const struct ask *a)
 {
-    madvise(a->p->scratch, MPL_PINS_EXTENT, MADV_DONTNEED);
-    if (madvise(a->p->scratch, MPL_PINS_EXTENT, MADV_COLLAPSE) < 0)
+    mpl_sys_madvise(a->p->scratch, MPL_PINS_EXTENT, MADV_DONTNEED);
+    if (mpl_sys_madvise(a->p->scratch, MPL_PINS_EXTENT, MADV_COLLAPSE) < 0)
         return errno == EBUSY ? -ENOMEM : -errno; /* EBUSY: no room in the memory cgroup */
     int now = look(a);
 
@@ -130,7 +130,7 @@ static int collapse(const struct ask *a)
 
 static int split(const struct ask *a)
 {
-    if (madvise(a->p->scratch + a->touch, MPL_PINS_PAGE, MADV_COLD) < 0)
+    if (mpl_sys_madvise(a->p->scratch + a->touch, MPL_PINS_PAGE, MADV_COLD) < 0)
         return errno == EINVAL ? -EOPNOTSUPP : -errno; /* EINVAL: hugetlb */
     int now = look(a);
 
@@ -280,7 +280,7 @@ int mpl_pins_open(struct mpl_pins *p, void *scratch)
 void mpl_pins_close(struct mpl_pins *p)
 {
     if (p->pagemap >= 0)
-        close(p->pagemap);
+        mpl_sys_close(p->pagemap);
     p->pagemap = -1;
     p->collapse = p->split = -EOPNOTSUPP;
 }
@@ -307,7 +307,7 @@ static int pin_by_io_uring(struct pin *pin, void *page)
     if (syscall(SYS_io_uring_register, fd, IORING_REGISTER_BUFFERS, &iov, 1) < 0) {
         int err = -errno;
 
-        close(fd);
+        mpl_sys_close(fd);
         return err;
     }
     *pin = (struct pin){ .by = MPL_PINS_BY_IO_URING, .fd = { fd, -1 } };
@@ -321,8 +321,8 @@ static int pin_by_pipe(struct pin *pin, void *page)
     if (pipe2(pin->fd, O_CLOEXEC | O_NONBLOCK) < 0)
         return -errno;
     if (vmsplice(pin->fd[1], &iov, 1, SPLICE_F_NONBLOCK) != (ssize_t)MPL_PINS_PAGE) {
-        close(pin->fd[0]);
-        close(pin->fd[1]);
+        mpl_sys_close(pin->fd[0]);
+        mpl_sys_close(pin->fd[1]);
         return -EPERM;
     }
     pin->by = MPL_PINS_BY_VMSPLICE;
@@ -341,8 +341,8 @@ static void pin_drop(struct pin *pin)
     if (pin->by == MPL_PINS_BY_IO_URING)
         syscall(SYS_io_uring_register, pin->fd[0], IORING_UNREGISTER_BUFFERS, NULL, 0);
     else
-        close(pin->fd[1]);
-    close(pin->fd[0]);
+        mpl_sys_close(pin->fd[1]);
+    mpl_sys_close(pin->fd[0]);
 }
 
 static void fill(char *va)
@@ -372,7 +372,7 @@ static int make_huge(struct mpl_pins *p, int fd)
     struct ask a = { .p = p, .u = &u };
     int err = fresh_alias(p, fd, 0);
 
-    if (!err && madvise(p->scratch, MPL_PINS_EXTENT, MADV_COLLAPSE) < 0)
+    if (!err && mpl_sys_madvise(p->scratch, MPL_PINS_EXTENT, MADV_COLLAPSE) < 0)
         err = errno == EBUSY ? -ENOMEM : -errno;
     if (!err) {
         int state = look(&a);
@@ -423,7 +423,8 @@ static int test_kind(struct mpl_pins *p, struct mpl_fence *fence, char *va,
     if (fd < 0)
         return -errno;
     if (ftruncate(fd, (off_t)MPL_PINS_EXTENT) < 0 ||
-        mmap(va, MPL_PINS_EXTENT, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0) ==
+        mpl_sys_mmap(va, MPL_PINS_EXTENT, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd,
+                     0) ==
             MAP_FAILED)
         err = -errno;
     if (!err) {
@@ -433,14 +434,15 @@ static int test_kind(struct mpl_pins *p, struct mpl_fence *fence, char *va,
         if (!err)
             err = verdict(p, fence, fd, va, kind);
     }
-    close(fd);
+    mpl_sys_close(fd);
     return err;
 }
 
 int mpl_pins_selftest(struct mpl_pins *p, struct mpl_fence *fence)
 {
     const size_t room = 2 * MPL_PINS_EXTENT;
-    char *base = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    char *base = mpl_sys_mmap(NULL, room, PROT_NONE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
     if (base == MAP_FAILED)
         return -errno;
@@ -453,6 +455,6 @@ int mpl_pins_selftest(struct mpl_pins *p, struct mpl_fence *fence)
 
     p->collapse = first;
     p->split = second;
-    munmap(base, room);
+    mpl_sys_munmap(base, room);
     return p->by == MPL_PINS_BY_NONE ? -EPERM : 0;
 }

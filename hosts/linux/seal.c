@@ -2,6 +2,8 @@
 #define _GNU_SOURCE
 #include "seal.h"
 
+#include "sys.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
@@ -122,7 +124,7 @@ __attribute__((no_sanitize("address", "undefined", "thread"))) static int helper
 
 static struct helper *helper_make(const struct mpl_seal_unit *units, unsigned nr, int src_fd)
 {
-    struct helper *h = mmap(NULL, HELPER_BYTES, PROT_READ | PROT_WRITE,
+    struct helper *h = mpl_sys_mmap(NULL, HELPER_BYTES, PROT_READ | PROT_WRITE,
                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 
     if (h == MAP_FAILED)
@@ -152,7 +154,7 @@ static void helper_reap(struct helper *h, bool kill_it)
         syscall(SYS_pidfd_send_signal, h->pidfd, SIGKILL, NULL, 0);
     while (waitpid(h->pid, NULL, __WALL) < 0 && errno == EINTR)
         ;
-    close(h->pidfd);
+    mpl_sys_close(h->pidfd);
     h->pidfd = -1;
 }
 
@@ -232,7 +234,7 @@ int mpl_seal_prove(int fd, uint64_t limit_ns)
         err = sealed(fd);
         err = err > 0 ? 0 : err == 0 ? -EBUSY : err;
     }
-    munmap(h, HELPER_BYTES);
+    mpl_sys_munmap(h, HELPER_BYTES);
     return err;
 }
 
@@ -241,27 +243,28 @@ int mpl_seal_prove(int fd, uint64_t limit_ns)
 static void undo_open(struct stop *s)
 {
     if (s->uffd >= 0)
-        close(s->uffd);
+        mpl_sys_close(s->uffd);
     if (s->ro_fd >= 0)
-        close(s->ro_fd);
+        mpl_sys_close(s->ro_fd);
     if (s->view)
-        munmap(s->view, s->m->src_len);
+        mpl_sys_munmap(s->view, s->m->src_len);
     if (s->spare)
-        munmap(s->spare, SPARE_PAGES * PAGE);
+        mpl_sys_munmap(s->spare, SPARE_PAGES * PAGE);
     if (s->h)
-        munmap(s->h, HELPER_BYTES);
+        mpl_sys_munmap(s->h, HELPER_BYTES);
 }
 
 /* Mappings to spare, so that the way back cannot fail for want of one. */
 static char *hold_spares(void)
 {
-    char *va = mmap(NULL, SPARE_PAGES * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *va = mpl_sys_mmap(NULL, SPARE_PAGES * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+                            0);
 
     if (va == MAP_FAILED)
         return NULL;
     for (unsigned i = 1; i < SPARE_PAGES; i += 2) {
-        if (mprotect(va + i * PAGE, PAGE, PROT_READ) < 0) {
-            munmap(va, SPARE_PAGES * PAGE);
+        if (mpl_sys_mprotect(va + i * PAGE, PAGE, PROT_READ) < 0) {
+            mpl_sys_munmap(va, SPARE_PAGES * PAGE);
             return NULL;
         }
     }
@@ -295,7 +298,7 @@ static int open_all(struct stop *s)
     s->ro_fd = reopen_read_only(m->src_fd);
     if (s->ro_fd < 0)
         return s->ro_fd;
-    void *view = mmap(NULL, m->src_len, PROT_READ, MAP_SHARED, s->ro_fd, 0);
+    void *view = mpl_sys_mmap(NULL, m->src_len, PROT_READ, MAP_SHARED, s->ro_fd, 0);
 
     s->view = view == MAP_FAILED ? NULL : view;
     s->h = helper_make(m->units, m->nr_units, m->src_fd);
@@ -318,7 +321,7 @@ static void undo_park(struct stop *s)
         struct mpl_seal_unit *u = &s->m->units[--s->parked];
 
         if (u->parked)
-            munmap(u->parked, u->len);
+            mpl_sys_munmap(u->parked, u->len);
         u->parked = NULL;
     }
 }
@@ -327,7 +330,7 @@ static void undo_park(struct stop *s)
  * touch stops. (A process with mlockall(MCL_FUTURE) got it populated.) */
 static int park(struct stop *s, struct mpl_seal_unit *u)
 {
-    void *va = mmap(NULL, u->len, u->prot, MAP_SHARED, u->dst_fd, (off_t)u->dst_off);
+    void *va = mpl_sys_mmap(NULL, u->len, u->prot, MAP_SHARED, u->dst_fd, (off_t)u->dst_off);
     struct uffdio_register reg = {
         .range = { .start = (uintptr_t)va, .len = u->len },
         .mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR,
@@ -335,11 +338,12 @@ static int park(struct stop *s, struct mpl_seal_unit *u)
 
     if (va == MAP_FAILED)
         return -errno;
-    munlock(va, u->len);
-    if (madvise(va, u->len, MADV_DONTNEED) < 0 || ioctl(s->uffd, UFFDIO_REGISTER, &reg) < 0) {
+    mpl_sys_munlock(va, u->len);
+    if (mpl_sys_madvise(va, u->len, MADV_DONTNEED) < 0 ||
+        ioctl(s->uffd, UFFDIO_REGISTER, &reg) < 0) {
         int err = -errno;
 
-        munmap(va, u->len);
+        mpl_sys_munmap(va, u->len);
         return err;
     }
     if (s->m->dress)
@@ -395,9 +399,10 @@ static void must_map(struct stop *s, void *va, size_t len, int prot, uint64_t of
 {
     const struct timespec pause = { .tv_nsec = 1000000 };
 
-    while (mmap(va, len, prot, MAP_SHARED | MAP_FIXED, s->m->src_fd, (off_t)off) == MAP_FAILED) {
+    while (mpl_sys_mmap(va, len, prot, MAP_SHARED | MAP_FIXED, s->m->src_fd, (uint64_t)off) ==
+           MAP_FAILED) {
         if (s->spare)
-            munmap(s->spare, SPARE_PAGES * PAGE);
+            mpl_sys_munmap(s->spare, SPARE_PAGES * PAGE);
         else
             nanosleep(&pause, NULL);
         s->spare = NULL;
@@ -420,7 +425,7 @@ static int do_drop(struct stop *s)
     for (; s->dropped < s->m->nr_drops; s->dropped++) {
         const struct mpl_seal_drop *d = &s->m->drops[s->dropped];
 
-        if (mmap(d->va, d->len, PROT_READ, MAP_SHARED | MAP_FIXED, s->ro_fd,
+        if (mpl_sys_mmap(d->va, d->len, PROT_READ, MAP_SHARED | MAP_FIXED, s->ro_fd,
                  (off_t)d->src_off) == MAP_FAILED) {
             int err = -errno;
 

@@ -49,6 +49,11 @@ static inline int mpl_sys_mprotect(void *start, uint64_t size_bytes, int protect
     return (int)syscall(SYS_mprotect, start, size_bytes, protection);
 }
 
+static inline int mpl_sys_munlock(void *start, uint64_t size_bytes)
+{
+    return (int)syscall(SYS_munlock, start, size_bytes);
+}
+
 static inline int mpl_sys_open(const char *path, int flags)
 {
     return (int)syscall(SYS_openat, AT_FDCWD, path, flags | O_CLOEXEC, 0);

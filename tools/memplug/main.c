@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "demo.h"
 #include "replay/replay.h"
+#include "run.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -19,6 +20,7 @@ static const struct verb {
 } verbs[] = {
     {"demo", "plug a range in and pull one out from under running threads", demo_main},
     {"replay", "take the steps of a scenario, and write what happened", replay_main},
+    {"run", "start a program with its memory in a pool", run_main},
     {"version", "print the version", version},
 };
 #define NR_VERBS (sizeof(verbs) / sizeof(verbs[0]))
