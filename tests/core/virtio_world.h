@@ -3,7 +3,7 @@
 #ifndef VIRTIO_WORLD_H
 #define VIRTIO_WORLD_H
 
-#include "../../tools/memplug/replay/virtio_mem.h"
+#include "../../front/devices/virtio_mem.h"
 #include "world.h"
 
 #define FIRST 8u     /* the region begins behind this block's start; */

@@ -14,7 +14,7 @@ struct dimm {
     unsigned node, slot;
     bool other; /* a device of another kind, that only takes room */
     bool bound; /* the kernel has its memory */
-    int group;
+    struct dimm_memory memory;
     struct fake_backing *backing;
 };
 
@@ -110,6 +110,7 @@ static void dimm_forget(struct machine *machine, struct dimm *dimm)
     while (*link != dimm)
         link = &(*link)->next;
     *link = dimm->next;
+    free(dimm->memory.zones);
     free(dimm->name);
     free(dimm);
 }
@@ -148,47 +149,37 @@ bool dimm_info(const struct machine *machine, size_t index, struct dimm_info *in
 
 /* --- the kernel's part: a driver of such devices ---------------------------------------------- */
 
-static void release(struct machine *machine, struct dimm *dimm)
+static void release(struct dimm *dimm)
 {
-    if (dimm->group > 0 && memplug_group_unregister(machine->pool, dimm->group))
-        fake_panic(machine->fake, "the group of %s has blocks and no device", dimm->name);
-    dimm->group = 0;
+    free(dimm->memory.zones);
     if (dimm->backing)
         fake_backing_close(dimm->backing);
+    dimm->memory.zones = NULL;
     dimm->backing = NULL;
     dimm->bound = false;
 }
 
-static int add_memory(struct machine *machine, struct dimm *dimm)
+static uint64_t now_ns(void *machine)
 {
-    const struct memplug_group group = {.node = (int)dimm->node,
-                                        .nr_pages = dimm->size_bytes >> LAYOUT_PAGE_SHIFT};
-    struct memplug_add request = {.address = dimm->address,
-                                  .size_bytes = dimm->size_bytes,
-                                  .memmap = MEMPLUG_MEMMAP_AUTO,
-                                  .node = (int)dimm->node,
-                                  .backing = dimm->backing};
-
-    if (dimm->address % machine_block_bytes(machine) ||
-        dimm->size_bytes % machine_block_bytes(machine))
-        return -EINVAL;
-    dimm->group = memplug_group_register(machine->pool, &group);
-    if (dimm->group < 0)
-        return dimm->group;
-    request.group = dimm->group;
-    return memplug_add(machine->pool, &request, &machine->limit, NULL);
+    return machine_clock(machine);
 }
 
 static int bind(struct machine *machine, struct dimm *dimm)
 {
     struct fake_backing_spec spec = {.size_bytes = dimm->size_bytes,
                                      .content = FAKE_CONTENT_JUNK};
+    uint64_t block_bytes = machine_block_bytes(machine);
     int error;
 
     dimm->backing = fake_backing_open(machine->fake, &spec);
-    error = dimm->backing ? add_memory(machine, dimm) : -ENOMEM;
+    dimm->memory = (struct dimm_memory){
+        .pool = machine->pool, .address = dimm->address, .size_bytes = dimm->size_bytes,
+        .block_bytes = block_bytes, .page_bytes = (uint64_t)1 << LAYOUT_PAGE_SHIFT,
+        .node = (int)dimm->node, .backing = dimm->backing, .now_ns = now_ns, .context = machine};
+    dimm->memory.zones = must_alloc(dimm->size_bytes / block_bytes + 1, sizeof(enum memplug_zone));
+    error = dimm->backing ? dimm_memory_add(&dimm->memory, &machine->limit, NULL) : -ENOMEM;
     if (error) {
-        release(machine, dimm);
+        release(dimm);
         return error;
     }
     dimm->bound = true;
@@ -221,86 +212,6 @@ struct dimm_plug dimm_plug(struct machine *machine, const char *name, uint64_t s
 
 /* --- eject ------------------------------------------------------------------------------------ */
 
-struct eject {
-    struct machine *machine;
-    uint64_t first, nr_blocks, end_ns;
-    enum memplug_zone *zones; /* of the blocks that this eject has put offline, else NR_ZONES */
-    struct dimm_refusal *refusal;
-};
-
-static int offline_one(struct eject *eject, uint64_t index)
-{
-    struct memplug *pool = eject->machine->pool;
-    struct memplug_limit limit = {.timeout_ns = 1};
-    uint64_t now = machine_clock(eject->machine);
-    struct memplug_block_info info;
-    int error = memplug_block_info(pool, eject->first + index, &info);
-
-    if (error || info.state == MEMPLUG_BLOCK_OFFLINE)
-        return error;
-    if (now < eject->end_ns)
-        limit.timeout_ns = eject->end_ns - now;
-    error = memplug_offline(pool, eject->first + index, 1, &limit, &eject->refusal->reason);
-    if (!error)
-        eject->zones[index] = info.zone;
-    return error;
-}
-
-/* Each in the zone that it was in: a movable block does not come back as a kernel's. One that
- * cannot come back does not hinder the others. */
-static void put_back(struct eject *eject)
-{
-    for (uint64_t i = 0; i < eject->nr_blocks; i++) {
-        enum memplug_online_type type = eject->zones[i] == MEMPLUG_ZONE_MOVABLE
-                                            ? MEMPLUG_ONLINE_MOVABLE
-                                            : MEMPLUG_ONLINE_KERNEL;
-
-        if (eject->zones[i] != MEMPLUG_NR_ZONES &&
-            memplug_online(eject->machine->pool, eject->first + i, 1, type,
-                           &eject->machine->limit, &eject->refusal->restore))
-            eject->refusal->nr_not_restored++;
-    }
-}
-
-/* In the first pass errors do not count: what one block needs may be in another one. */
-static int offline_all(struct eject *eject)
-{
-    int error = 0;
-
-    for (uint64_t i = 0; i < eject->nr_blocks; i++)
-        error = offline_one(eject, i) ? -EBUSY : error;
-    if (!error)
-        return 0;
-    for (uint64_t i = 0; i < eject->nr_blocks; i++) {
-        error = offline_one(eject, i);
-        if (error)
-            return error;
-    }
-    return 0;
-}
-
-static int eject_memory(struct machine *machine, const struct dimm *dimm, uint64_t seconds,
-                        struct dimm_refusal *refusal)
-{
-    struct eject eject = {.machine = machine, .refusal = refusal};
-    int error;
-
-    eject.first = dimm->address >> machine->layout.block_shift;
-    eject.nr_blocks = dimm->size_bytes >> machine->layout.block_shift;
-    eject.end_ns = machine_clock(machine) + seconds * NS_PER_S;
-    eject.zones = must_alloc(eject.nr_blocks, sizeof(*eject.zones));
-    for (uint64_t i = 0; i < eject.nr_blocks; i++)
-        eject.zones[i] = MEMPLUG_NR_ZONES;
-    error = offline_all(&eject);
-    if (!error)
-        error = memplug_remove(machine->pool, dimm->address, dimm->size_bytes, &machine->limit,
-                               &refusal->reason);
-    if (error)
-        put_back(&eject);
-    free(eject.zones);
-    return error;
-}
-
 enum dimm_answer dimm_unplug(struct machine *machine, const char *name, uint64_t seconds,
                              struct dimm_refusal *refusal)
 {
@@ -308,11 +219,12 @@ enum dimm_answer dimm_unplug(struct machine *machine, const char *name, uint64_t
 
     if (!dimm || dimm->other)
         return DIMM_NO_DEVICE;
-    if (dimm->bound && eject_memory(machine, dimm, seconds, refusal))
+    if (dimm->bound &&
+        dimm_memory_eject(&dimm->memory, seconds * NS_PER_S, &machine->limit, refusal))
         return DIMM_REFUSED;
     if (dimm->bound)
         machine_firmware_remove(machine, dimm->address);
-    release(machine, dimm);
+    release(dimm);
     dimm_forget(machine, dimm);
     return DIMM_DELETED;
 }

@@ -5,6 +5,8 @@
 
 #include "machine.h"
 
+#include "../../../front/devices/dimm_memory.h"
+
 enum { DIMM_ANYWHERE = -1 };
 
 /* What became of a plug: the machine itself may refuse it (it has no such slot, the place is
@@ -24,13 +26,6 @@ enum dimm_answer {
     DIMM_NO_DEVICE,
     DIMM_REFUSED, /* the kernel keeps it */
     DIMM_DELETED,
-};
-
-/* Why the kernel keeps it, and what came of putting blocks back into their zones. */
-struct dimm_refusal {
-    struct memplug_reason reason;
-    uint64_t nr_not_restored; /* blocks that stay offline, for what restore says of the last one */
-    struct memplug_reason restore;
 };
 
 /* Ask for a DIMM's removal, and wait for so many seconds at most. */

@@ -2,7 +2,8 @@
 #include "virtio_device.h"
 
 #include "dimm.h"
-#include "virtio_mem.h"
+
+#include "../../../front/devices/virtio_mem.h"
 
 #include <errno.h>
 #include <stdlib.h>

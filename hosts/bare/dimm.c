@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * QEMU's memory-hotplug registers ("QEMU and ACPI BIOS memory hotplug interface"), without the AML
+ * that other systems reach them by. A slot is chosen, and then tells what is in it and what it
+ * wants; what came of it is answered with the codes of ACPI's _OST. Events are looked for at the
+ * bit of the general-purpose event block, a thousand times a second: its interrupt is not used.
+ */
+#include "dimm.h"
+
+#include "console.h"
+#include "io.h"
+
+#include "../../front/devices/dimm_memory.h"
+
+#define BASE 0xa00u
+#define NR_SLOTS 256u /* QEMU has no more; one that it has not reads as empty */
+#define GPE_STATUS 0x620u
+#define GPE_MEMORY 0x08u
+#define NS_PER_S 1000000000u
+#define EJECT_NS (30ull * NS_PER_S)
+#define MAX_BLOCKS 4096u
+
+enum { ADDRESS_LOW = BASE, ADDRESS_HIGH = BASE + 4, SIZE_LOW = BASE + 8, SIZE_HIGH = BASE + 12,
+       NODE = BASE + 16, FLAGS = BASE + 20, /* read */
+       SELECT = BASE, OST_EVENT = BASE + 4, OST_STATUS = BASE + 8 }; /* written */
+enum { ENABLED = 1, INSERTED = 2, WANTED_BACK = 4, EJECT = 8 };
+/* _OST's events, and what it says of them. */
+enum { OST_CHECK = 1, OST_EJECT = 3 };
+enum { OST_SUCCESS = 0, OST_FAILURE = 1, OST_DEVICE_BUSY = 0x82, OST_IN_PROGRESS = 0x84 };
+
+struct slot {
+    struct bare_backing backing;
+    struct dimm_memory memory;
+    bool bound; /* its memory is in the pool */
+};
+
+static struct slot slots[NR_SLOTS];
+static enum memplug_zone zones[MAX_BLOCKS]; /* of the device that is being ejected */
+
+/* The registers of one slot: nobody else chooses another meanwhile, all is done by CPU 0. */
+static uint8_t choose(unsigned slot)
+{
+    out32(SELECT, slot);
+    return in8(FLAGS);
+}
+
+static void answer(unsigned slot, uint32_t event, uint32_t status)
+{
+    out32(SELECT, slot);
+    out32(OST_EVENT, event);
+    out32(OST_STATUS, status);
+}
+
+static uint64_t now_ns(void *context)
+{
+    (void)context;
+    return bare_now();
+}
+
+/* --- in --------------------------------------------------------------------------------------- */
+
+static void add(unsigned number)
+{
+    struct slot *slot = &slots[number];
+    uint64_t address = (uint64_t)in32(ADDRESS_HIGH) << 32 | in32(ADDRESS_LOW);
+    uint64_t size_bytes = (uint64_t)in32(SIZE_HIGH) << 32 | in32(SIZE_LOW);
+
+    slot->backing = (struct bare_backing){.address = address, .size_bytes = size_bytes};
+    slot->memory = (struct dimm_memory){
+        .pool = bare_pool, .address = address, .size_bytes = size_bytes,
+        .block_bytes = bare_block_bytes(), .page_bytes = BARE_PAGE, .node = (int)in32(NODE),
+        .backing = &slot->backing, .zones = zones, .now_ns = now_ns};
+    slot->bound = size_bytes / bare_block_bytes() <= MAX_BLOCKS &&
+                  !dimm_memory_add(&slot->memory, &bare_limit, NULL);
+}
+
+/* As Linux: the device is served, whether or not its memory could be used. */
+static void inserted(unsigned number)
+{
+    out8(FLAGS, INSERTED);
+    add(number);
+    answer(number, OST_CHECK, OST_SUCCESS);
+}
+
+/* --- out -------------------------------------------------------------------------------------- */
+
+/* The device goes with the write of EJECT, so that comes last: after the memory has left the pool,
+ * and after every CPU has forgotten where it was. */
+static void wanted_back(unsigned number)
+{
+    struct slot *slot = &slots[number];
+    struct dimm_refusal refusal = {.nr_not_restored = 0};
+
+    out8(FLAGS, WANTED_BACK);
+    answer(number, OST_EJECT, OST_IN_PROGRESS);
+    if (slot->bound && dimm_memory_eject(&slot->memory, EJECT_NS, &bare_limit, &refusal)) {
+        answer(number, OST_EJECT, OST_DEVICE_BUSY);
+        return;
+    }
+    slot->bound = false;
+    out32(SELECT, number);
+    out8(FLAGS, EJECT);
+    answer(number, OST_EJECT, OST_SUCCESS);
+}
+
+/* --- events ----------------------------------------------------------------------------------- */
+
+void bare_dimm_start(void)
+{
+    for (unsigned i = 0; i < NR_SLOTS; i++)
+        if (choose(i) & ENABLED)
+            add(i);
+}
+
+bool bare_dimm_poll(void)
+{
+    if (!(in8(GPE_STATUS) & GPE_MEMORY))
+        return false;
+    out8(GPE_STATUS, GPE_MEMORY);
+    for (unsigned i = 0; i < NR_SLOTS; i++) {
+        uint8_t flags = choose(i);
+
+        if (flags & INSERTED)
+            inserted(i);
+        else if (flags & WANTED_BACK)
+            wanted_back(i);
+    }
+    return true;
+}

@@ -1,0 +1,241 @@
+/* SPDX-License-Identifier: MIT */
+/* The machine as the core sees it: memplug/host.h. */
+#include "bare.h"
+
+#include "io.h"
+
+#define SECTION_SHIFT 27
+#define MAX_BLOCK_SHIFT 31
+#define LARGE_MACHINE ((uint64_t)64 << 30) /* memory that ends below has the smallest blocks */
+#define BUSY_SPINS 64u
+#define RELAX_NS 50000u
+
+static struct bare_lock control;
+static const char *why;
+
+static int refuse(int error, const char *text)
+{
+    why = text;
+    return -error;
+}
+
+static int out_of(int error, const char *text)
+{
+    why = error ? text : NULL;
+    return error;
+}
+
+/* --- may fail --------------------------------------------------------------------------------- */
+
+static int host_lock(void *host, const struct memplug_limit *limit)
+{
+    (void)host;
+    return bare_lock(&control, limit);
+}
+
+/* Boot memory is in the direct map already: the kernel stands in it. */
+static bool is_mapped(uint64_t address)
+{
+    uint64_t unit;
+    volatile uint64_t *entry = bare_entry(bare_root, BARE_DIRECT + address, &unit);
+
+    return entry && *entry;
+}
+
+static int attach_boot(const struct memplug_extent *extent)
+{
+    for (uint64_t done = 0; done < extent->size_bytes; done += BARE_LARGE) {
+        uint64_t address = extent->address + done;
+        int error = is_mapped(address) ? 0
+                                       : bare_map(bare_root, BARE_DIRECT + address, address,
+                                                  BARE_LARGE, BARE_LARGE, BARE_WRITE | BARE_NX);
+
+        if (error)
+            return out_of(error, "there is no memory for page tables of the direct map");
+    }
+    return 0;
+}
+
+/* A machine's memory has one address: that of its device. */
+static int host_attach(void *host, const struct memplug_extent *extent)
+{
+    const struct bare_backing *backing = extent->backing;
+
+    (void)host;
+    if (!backing)
+        return refuse(BARE_ENODEV, "no device has this memory");
+    if (extent->address - extent->offset_bytes != backing->address)
+        return refuse(BARE_ENODEV, "the device has its memory at another address");
+    if (extent->offset_bytes + extent->size_bytes > backing->size_bytes)
+        return refuse(BARE_ENXIO, "the device has less memory");
+    if (backing == &bare_boot_backing)
+        return attach_boot(extent);
+    return out_of(bare_map(bare_root, BARE_DIRECT + extent->address, extent->address,
+                           extent->size_bytes, BARE_LARGE, BARE_WRITE | BARE_NX),
+                  "there is no memory for page tables of the direct map");
+}
+
+static int host_alias(void *host, uint64_t offset, uint64_t address, uint64_t size_bytes,
+                      uint64_t unit_bytes)
+{
+    (void)host;
+    return out_of(bare_map(bare_root, BARE_MEMMAP + offset, address, size_bytes, unit_bytes,
+                           BARE_WRITE | BARE_NX),
+                  "there is no memory for page tables of the memmap");
+}
+
+/* A large page, or if there is none, as many small ones. */
+static int provide_unit(uint64_t virtual, uint64_t unit_bytes)
+{
+    unsigned order = unit_bytes == BARE_PAGE ? 0 : 9;
+    uint64_t flags = BARE_WRITE | BARE_NX | BARE_OWNED, address, done;
+    int error = bare_frames_get(order, &address);
+
+    if (!error) {
+        error = bare_map(bare_root, virtual, address, unit_bytes, unit_bytes, flags);
+        if (error)
+            bare_frames_put(address, order);
+        return error;
+    }
+    for (done = 0; order && done < unit_bytes; done += BARE_PAGE) {
+        error = provide_unit(virtual + done, BARE_PAGE);
+        if (error)
+            break;
+    }
+    if (error && done)
+        bare_unmap(bare_root, virtual, done);
+    return error;
+}
+
+static int host_provide(void *host, uint64_t offset, uint64_t size_bytes, uint64_t unit_bytes)
+{
+    (void)host;
+    for (uint64_t done = 0; done < size_bytes; done += unit_bytes) {
+        int error = provide_unit(BARE_MEMMAP + offset + done, unit_bytes);
+
+        if (!error)
+            continue;
+        if (done)
+            bare_unmap(bare_root, BARE_MEMMAP + offset, done);
+        return out_of(error, "there is no memory for a memmap");
+    }
+    return 0;
+}
+
+static unsigned order_of(uint64_t size_bytes)
+{
+    unsigned order = 0;
+
+    while (((uint64_t)BARE_PAGE << order) < size_bytes)
+        order++;
+    return order;
+}
+
+static int host_memory_get(void *host, uint64_t size_bytes, void **memory)
+{
+    uint64_t address;
+    int error = bare_frames_get(order_of(size_bytes), &address);
+
+    (void)host;
+    if (!error)
+        *memory = bare_direct(address);
+    return out_of(error, "there is no memory for bitmaps");
+}
+
+/* --- must not fail ---------------------------------------------------------------------------- */
+
+static void host_unlock(void *host)
+{
+    (void)host;
+    bare_unlock(&control);
+}
+
+static void host_detach(void *host, const struct memplug_extent *extent)
+{
+    (void)host;
+    bare_unmap(bare_root, BARE_DIRECT + extent->address, extent->size_bytes);
+}
+
+static void host_unmap(void *host, uint64_t offset, uint64_t size_bytes, uint64_t unit_bytes)
+{
+    (void)host;
+    (void)unit_bytes;
+    bare_unmap(bare_root, BARE_MEMMAP + offset, size_bytes);
+}
+
+static void host_memory_put(void *host, void *memory, uint64_t size_bytes)
+{
+    (void)host;
+    bare_frames_put((uintptr_t)memory - BARE_DIRECT, order_of(size_bytes));
+}
+
+static uint64_t host_alignment(void *host, const void *backing)
+{
+    (void)host;
+    return backing ? BARE_LARGE : BARE_PAGE;
+}
+
+static uint64_t host_now(void *host)
+{
+    (void)host;
+    return bare_now();
+}
+
+static unsigned host_cpu(void *host)
+{
+    (void)host;
+    return bare_cpu();
+}
+
+static void host_relax(void *host, unsigned nr_spins)
+{
+    (void)host;
+    if (nr_spins < BUSY_SPINS)
+        cpu_pause();
+    else
+        bare_sleep(RELAX_NS);
+}
+
+static const char *host_why(void *host)
+{
+    (void)host;
+    return why;
+}
+
+/* --- what it is built of ---------------------------------------------------------------------- */
+
+static uint8_t block_shift(uint64_t end)
+{
+    unsigned shift = MAX_BLOCK_SHIFT;
+
+    if (end < LARGE_MACHINE)
+        return SECTION_SHIFT;
+    while (shift > SECTION_SHIFT && end % ((uint64_t)1 << shift))
+        shift--;
+    return (uint8_t)shift;
+}
+
+void bare_host_start(struct memplug_host *host)
+{
+    static const struct memplug_host_ops ops = {
+        .lock = host_lock, .attach = host_attach, .memmap_alias = host_alias,
+        .memmap_provide = host_provide, .memory_get = host_memory_get, .unlock = host_unlock,
+        .detach = host_detach, .memmap_unmap = host_unmap, .memory_put = host_memory_put,
+        .alignment = host_alignment, .now_ns = host_now, .cpu = host_cpu, .relax = host_relax,
+        .why = host_why};
+    const struct bare_firmware *firmware = &bare_firmware;
+    uint64_t end = firmware->ram[firmware->nr_ram - 1].end;
+    uint8_t shift = block_shift(end);
+    uint64_t limit = firmware->window.end > end ? firmware->window.end : end;
+    uint64_t block = (uint64_t)1 << shift;
+
+    *host = (struct memplug_host){
+        .ops = &ops,
+        .geometry = {.page_shift = 12, .pageblock_order = 9, .section_shift = SECTION_SHIFT,
+                     .block_shift = shift, .large_shift = 21, .page_struct_bytes = 64,
+                     .address_limit = (limit + block - 1) & ~(block - 1)},
+        .direct_map = (char *)BARE_DIRECT,
+        .memmap = (char *)BARE_MEMMAP,
+        .nr_cpus = firmware->nr_cpus,
+    };
+}
