@@ -3,7 +3,7 @@
 BUILD ?= build
 export BUILD
 
-.PHONY: run test build setup fault soak oracle clean
+.PHONY: run test build setup fault soak oracle bare clean
 
 run: build
 	$(BUILD)/memplug demo
@@ -34,6 +34,10 @@ soak: build
 ORACLE ?= ../shared/oracle
 oracle: build
 	@scripts/oracle $(ORACLE)
+
+# The same for real: a kernel of ours in QEMU, whose devices come and go.
+bare: setup build
+	@scripts/bare
 
 clean:
 	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-clang $(BUILD)-arm64 $(BUILD)-riscv64

@@ -84,7 +84,7 @@ void bare_interrupt(struct frame *frame)
 {
     struct bare_cpu *cpu = &bare_cpus[bare_cpu()];
 
-    if (frame->vector == VECTOR_PAGE_FAULT && bare_task_fault(cpu, read_cr2())) {
+    if (frame->vector == VECTOR_PAGE_FAULT && bare_task_fault(cpu, read_cr2(), &frame->rip)) {
         cpu->nr_faults++;
         return;
     }

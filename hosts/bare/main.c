@@ -16,13 +16,6 @@ static void run_console(void)
             bare_sleep(IDLE_NS);
 }
 
-static void run_other(unsigned index)
-{
-    (void)index;
-    for (;;)
-        bare_sleep(IDLE_NS);
-}
-
 void bare_main(uint64_t start_info)
 {
     bare_serial_start();
@@ -34,8 +27,9 @@ void bare_main(uint64_t start_info)
     bare_clock_start();
     bare_cpu_start(0);
     bare_route(SERIAL_PIN, BARE_VECTOR_SERIAL);
-    bare_start_others(run_other);
+    bare_start_others(bare_work);
     bare_pool_start();
+    bare_tasks_start();
     bare_dimm_start();
     bare_print("memplug on %u CPUs, %u nodes\n", bare_nr_cpus, bare_firmware.nr_nodes);
     run_console();

@@ -100,6 +100,25 @@ ap_start32:
 2:  hlt
     jmp 2b
 
+/* --- accesses that may find a page lost ------------------------------------------------------- */
+
+    .text
+    .globl bare_load, bare_store, bare_access, bare_access_end, bare_access_failed
+bare_access:
+bare_load:
+    movq (%rdi), %rax
+    movq %rax, (%rsi)
+    movl $1, %eax
+    ret
+bare_store:
+    movq %rsi, (%rdi)
+    movl $1, %eax
+    ret
+bare_access_end:
+bare_access_failed:
+    xorl %eax, %eax
+    ret
+
 /* --- interrupts ------------------------------------------------------------------------------- */
 
 /* Every vector has a stack of its own (IST): the code that is interrupted has a red zone. */

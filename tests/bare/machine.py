@@ -188,6 +188,11 @@ class Machine:
         return {line.split()[0]: int(line.split()[1]) for line in self.say(word).splitlines()
                 if len(line.split()) == 2}
 
+    def figures_of(self, word, name):
+        """The numbers behind a name, in the line that begins with it."""
+        return next([int(n) for n in line.split()[1:]] for line in self.say(word).splitlines()
+                    if line.split()[0] == name)
+
     # --- QMP ------------------------------------------------------------------------------------
 
     def read_qmp(self, end):

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: MIT */
+/* A CPU that runs a task: it reads and writes all pages, round by round, through its own tables. */
+#include "task.h"
+
+#include "io.h"
+
+#define IDLE_NS 1000000u
+#define CHURN 64u /* one page of so many is another in each round */
+
+static void wrong(struct bare_task *task, uint64_t unit, unsigned word, uint64_t found,
+                  uint64_t wanted)
+{
+    if (!task->nr_wrong) {
+        task->wrong_unit = unit;
+        task->wrong_word = word;
+        task->wrong_found = found;
+        task->wrong_wanted = wanted;
+    }
+    __atomic_fetch_add(&task->nr_wrong, 1, __ATOMIC_RELAXED);
+}
+
+/* Each word holds what the round before wrote, and then what this one writes. */
+static void work_on_page(struct bare_task *task, uint64_t unit, uint64_t page)
+{
+    uint64_t address = bare_task_address(task, unit) + page;
+
+    for (unsigned word = 0; word < BARE_WORDS; word++) {
+        uint64_t at = address + word * (BARE_PAGE / BARE_WORDS), found;
+        uint64_t wanted = bare_unit_word(task, unit, task->round - 1, word) ^ page;
+
+        if (!bare_load(at, &found))
+            return;
+        if (found != wanted)
+            wrong(task, unit, word, found, wanted);
+        if (!bare_store(at, bare_unit_word(task, unit, task->round, word) ^ page))
+            return;
+    }
+}
+
+/* The page goes, also while it is being moved, and another comes. */
+static void replace(struct bare_task *task, uint64_t unit)
+{
+    if (*bare_task_entry(task, unit, 0) & BARE_LOST)
+        return;
+    bare_unit_free(task, unit);
+    while (bare_unit_new(task, unit))
+        bare_sleep(IDLE_NS);
+    task->nr_replaced++;
+}
+
+static bool go_round(struct bare_task *task)
+{
+    task->at = 0;
+    task->round++;
+    for (uint64_t unit = 0; unit < task->nr_units; unit++) {
+        if (__atomic_load_n(&task->stop, __ATOMIC_ACQUIRE))
+            return false;
+        for (uint64_t page = 0; page < task->unit_bytes; page += BARE_PAGE)
+            work_on_page(task, unit, page);
+        task->at = unit + 1;
+        if (task->churn && unit % CHURN == task->round % CHURN)
+            replace(task, unit);
+    }
+    return true;
+}
+
+void bare_work(unsigned index)
+{
+    struct bare_cpu *cpu = &bare_cpus[index];
+
+    for (;;) {
+        struct bare_task *task = __atomic_load_n(&cpu->task, __ATOMIC_ACQUIRE);
+
+        if (!task) {
+            bare_sleep(IDLE_NS);
+            continue;
+        }
+        write_cr3(task->root);
+        while (go_round(task))
+            continue;
+        write_cr3(bare_root);
+        __atomic_store_n(&cpu->task, NULL, __ATOMIC_RELEASE);
+        __atomic_store_n(&task->running, 0, __ATOMIC_RELEASE);
+    }
+}
