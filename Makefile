@@ -3,7 +3,7 @@
 BUILD ?= build
 export BUILD
 
-.PHONY: run test build setup fault soak oracle bare clean
+.PHONY: run test build setup fault soak oracle bare bench clean
 
 run: build
 	$(BUILD)/memplug demo
@@ -39,5 +39,16 @@ oracle: build
 bare: setup build
 	@scripts/bare
 
+# Ours and what Debian packages, side by side, in about five minutes; bench/results has it then.
+# BENCH=--quick is rough and takes two.
+bench:
+	@scripts/setup bench
+	@test -e $(BUILD)-bench/build.ninja || \
+	    meson setup $(BUILD)-bench . -Dbench=true -Dtests=false >/dev/null
+	@ninja --quiet -C $(BUILD)-bench
+	@bench/run --build $(BUILD)-bench $(BENCH)
+	@bench/plot
+
 clean:
-	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-clang $(BUILD)-arm64 $(BUILD)-riscv64
+	rm -rf $(BUILD) $(BUILD)-bench \
+	    $(BUILD)-asan $(BUILD)-tsan $(BUILD)-clang $(BUILD)-arm64 $(BUILD)-riscv64

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * memplug on the Linux host. OWNER is 0 for raw frames, which nobody can move, and 1 for owned
+ * movable ones, whose owner is recorded in their struct page.
+ */
+#define _GNU_SOURCE
+#include "frames.h"
+
+#include "pool.h"
+
+static const struct frames_peer peer = {.is_arena = true};
+
+static struct memplug *pool;
+
+static void peer_open(uint64_t nr_frames)
+{
+    /* Exactly the region, and so a memmap elsewhere; or enough for the bulks, self-hosted. */
+    bool exact = nr_frames <= 262144;
+    uint64_t size_bytes = (nr_frames << FRAME_SHIFT) + (exact ? 0 : BENCH_BLOCK_BYTES);
+
+    pool = bench_pool_linux(size_bytes, OWNER != 0);
+    bench_pool_plug(pool, exact ? MEMPLUG_MEMMAP_HOST : MEMPLUG_MEMMAP_BLOCK, size_bytes);
+}
+
+static void peer_enter(unsigned thread)
+{
+    (void)thread;
+}
+
+static inline uint64_t peer_alloc(unsigned thread, unsigned order)
+{
+    const struct memplug_alloc request = {.nr_pages = 1u << order, .mover = OWNER};
+    memplug_pfn_t pfn;
+
+    (void)thread;
+    return memplug_alloc(pool, &request, &pfn) == 0 ? pfn.nr : 0;
+}
+
+static inline void peer_free(unsigned thread, uint64_t frame, unsigned order)
+{
+    (void)thread;
+    if (memplug_free(pool, (memplug_pfn_t){frame}, 1u << order) != 0) {
+        worker_die("a frame could not be freed");
+    }
+}
+
+static uint64_t peer_address(uint64_t frame)
+{
+    return frame << FRAME_SHIFT;
+}
+
+static void peer_drain(void)
+{
+}
+
+/* What is wrong is refused: freed twice, of another order, no frame of this pool. */
+static void peer_extra(void)
+{
+    const unsigned nr = 100000;
+    uint64_t frame = peer_alloc(0, 0), huge = peer_alloc(0, HUGE_ORDER), start;
+    unsigned refused = 0;
+
+    peer_free(0, frame, 0);
+    start = worker_cpu_ns();
+    for (unsigned i = 0; i < nr; i++) {
+        refused += memplug_free(pool, (memplug_pfn_t){frame}, 1) != 0;
+    }
+    worker_say("double", (double)(worker_cpu_ns() - start) / nr);
+    start = worker_cpu_ns();
+    for (unsigned i = 0; i < nr; i++) {
+        refused += memplug_free(pool, (memplug_pfn_t){huge}, 1) != 0;
+    }
+    worker_say("order", (double)(worker_cpu_ns() - start) / nr);
+    start = worker_cpu_ns();
+    for (unsigned i = 0; i < nr; i++) {
+        refused += memplug_free(pool, (memplug_pfn_t){1u << 30}, 1) != 0;
+    }
+    worker_say("foreign", (double)(worker_cpu_ns() - start) / nr);
+    if (refused != 3 * nr) {
+        worker_die("something wrong was not refused");
+    }
+    peer_free(0, huge, HUGE_ORDER);
+}
+
+#include "workloads.h"
