@@ -73,13 +73,13 @@ static bool find_row(const struct memplug *pool, const struct mpl_zone *zone,
     uint64_t pageblock_pages = mpl_pageblock_pages(&pool->geometry), start = 0, end = 0;
     struct mpl_block *block;
 
-    for (uint64_t id = 0; (block = mpl_frames_next_block(pool, zone, id)) != NULL;) {
+    for (uint64_t id = 0; (block = mpl_frames_next_whole(pool, zone, id)) != NULL;) {
         uint64_t first = mpl_block_start(pool, block).nr;
 
         id = mpl_block_id(pool, block) + 1;
         for (uint64_t i = 0; i < pool->layout.nr_pages; i += pageblock_pages) {
-            if (mpl_isolated(pool, block, i) || (shape->huge && i < block->nr_memmap_pages) ||
-                mpl_frames_free_near(pool, block, i) != pageblock_pages)
+            if (!mpl_frames_whole(pool, block, i) ||
+                (shape->huge && i < block->nr_memmap_pages))
                 continue;
             if (end != first + i || start == end)
                 start = end = first + i;
@@ -95,6 +95,15 @@ static bool find_row(const struct memplug *pool, const struct mpl_zone *zone,
     return false;
 }
 
+/* Blocks that cannot have what is looked for are left out, as far as the zone's bits tell. */
+static struct mpl_block *next_block(const struct memplug *pool, const struct mpl_zone *zone,
+                                    const struct shape *shape, uint64_t from)
+{
+    return shape->nr_search < mpl_pageblock_pages(&pool->geometry)
+               ? mpl_frames_next_block(pool, zone, from)
+               : mpl_frames_next_whole(pool, zone, from);
+}
+
 static bool find(const struct memplug *pool, const struct mpl_zone *zone,
                  const struct shape *shape, memplug_pfn_t *pfn)
 {
@@ -105,7 +114,7 @@ static bool find(const struct memplug *pool, const struct mpl_zone *zone,
         shape->align > shape->nr_search ||
         shape->nr_search > pool->layout.nr_pages || !is_power_of_two(shape->nr_search))
         return find_row(pool, zone, shape, pfn);
-    for (uint64_t id = 0; (block = mpl_frames_next_block(pool, zone, id)) != NULL;
+    for (uint64_t id = 0; (block = next_block(pool, zone, shape, id)) != NULL;
          id = mpl_block_id(pool, block) + 1)
         if (mpl_frames_find(pool, block, shape->nr_search, &index)) {
             *pfn = mpl_pfn_add(mpl_block_start(pool, block), index);

@@ -71,6 +71,7 @@ struct mpl_layout {
     uint64_t summary;   /* bit per word: it has a frame to allocate */
     uint64_t isolated;  /* bit per pageblock */
     uint64_t nr_free;   /* uint16_t[nr_pageblocks]: frames in state free, isolated or not */
+    uint64_t whole;     /* bit per pageblock: it is wholly free, and not isolated */
     uint64_t nr_isolations; /* uint16_t[nr_pageblocks]: who isolated it; 0: the bit is not set */
     uint64_t lent;          /* bit per frame: it holds a memmap, and is lent; 0: no such bitmap */
     uint64_t bytes;
@@ -108,6 +109,7 @@ struct mpl_block {
     uint64_t serial;            /* [C] memplug_block_info.serial: not 0 if the block is present */
     char *bitmaps;              /* [C] null unless the block is present */
     uint64_t nr_free;           /* [Z] frames in state free (not held), pageblock not isolated */
+    uint64_t nr_whole;          /* [Z] pageblocks that are wholly free, and not isolated */
     uint64_t nr_managed;        /* [Z] released to the allocator */
     uint64_t nr_isolated;       /* [Z] pageblocks */
     uint64_t *poisoned;         /* [C] a bit per page, from the host; null while there is none */
@@ -134,7 +136,8 @@ struct mpl_zone {
     uint64_t nr_free;          /* [Z] in state free (not held), isolated or not */
     uint64_t nr_isolated;      /* [Z] pageblocks */
     uint64_t fixed_start, fixed_end; /* [Z] pfns that boot memory spans for ever; end 0: none */
-    uint64_t has_free[MPL_MAX_BLOCKS / 64]; /* [Z] bit per block: its summary is not empty */
+    uint64_t has_free[MPL_MAX_BLOCKS / 64];  /* [Z] bit per block: its summary is not empty */
+    uint64_t has_whole[MPL_MAX_BLOCKS / 64]; /* [Z] bit per block: so is nr_whole */
 } MPL_ALIGNED(MPL_CACHE_LINE);
 
 struct mpl_node {
@@ -274,6 +277,18 @@ static inline struct mpl_page *mpl_page_at(const struct memplug *pool, memplug_p
 static inline void mpl_huge_flag(struct mpl_page *page, unsigned set, unsigned clear)
 {
     MPL_PUT(page->huge_flags, (uint8_t)((page->huge_flags & ~clear) | set));
+}
+
+/* Read by slots without the zone's lock, hence atomic: a slot that misses a fresh isolation is
+ * found by the drain that follows it. */
+static inline bool mpl_isolated(const struct memplug *pool, const struct mpl_block *block,
+                                uint64_t index)
+{
+    uint64_t pageblock = index >> pool->geometry.pageblock_order;
+    const char *words = block->bitmaps + pool->layout.isolated;
+
+    return (__atomic_load_n((const uint64_t *)(const void *)words + pageblock / 64,
+                            __ATOMIC_RELAXED) >> (pageblock % 64) & 1) != 0;
 }
 
 void mpl_spin_lock(const struct memplug *pool, struct mpl_spin *spin);

@@ -50,7 +50,7 @@ static uint64_t count_kept(const struct memplug *pool, const struct mpl_block *b
 void mpl_withdraw_frames(struct memplug *pool, struct mpl_block *block)
 {
     struct mpl_zone *zone = mpl_zone_of(pool, block);
-    uint64_t nr_free = mpl_frames_count(pool, block, MPL_FRAME_FREE);
+    uint64_t nr_free = mpl_frames_nr_free(pool, block);
 
     MPL_ASSERT(nr_free + block->nr_poisoned == block->nr_managed);
     MPL_ASSERT(block->nr_managed + count_kept(pool, block) ==

@@ -16,15 +16,13 @@ static uint64_t runs_in(uint64_t free, uint64_t nr_pages)
 static bool find_small(const struct memplug *pool, const struct mpl_block *block,
                        uint64_t nr_pages, uint64_t *index)
 {
-    uint64_t words_per_pageblock = mpl_pageblock_pages(&pool->geometry) / MPL_WORD_PAGES;
-
     for (uint64_t i = 0; i * 64 < pool->layout.nr_words; i++) {
         uint64_t summary = load(block, pool->layout.summary, i);
 
         while (summary != 0) {
             uint64_t word = i * 64 + MPL_CTZ64(summary), runs = 0;
 
-            if (*counter_at(pool, block, word / words_per_pageblock) >= nr_pages)
+            if (*counter_at(pool, block, word / words_per_pageblock(pool)) >= nr_pages)
                 runs = runs_in(free_in(pool, block, word), nr_pages);
             if (runs != 0) {
                 *index = word * MPL_WORD_PAGES + MPL_CTZ64(runs);
@@ -60,15 +58,47 @@ static bool find_large(const struct memplug *pool, const struct mpl_block *block
     return false;
 }
 
-struct mpl_block *mpl_frames_next_block(const struct memplug *pool, const struct mpl_zone *zone,
-                                        uint64_t from)
+bool mpl_frames_whole(const struct memplug *pool, const struct mpl_block *block, uint64_t index)
+{
+    uint64_t pageblock = pageblock_of(pool, index);
+
+    return (load(block, pool->layout.whole, pageblock / 64) >> (pageblock % 64) & 1) != 0;
+}
+
+/* A pageblock of its own. */
+static bool find_whole(const struct memplug *pool, const struct mpl_block *block, uint64_t *index)
+{
+    for (uint64_t i = 0; i * 64 < pool->layout.nr_pageblocks; i++) {
+        uint64_t whole = load(block, pool->layout.whole, i);
+
+        if (whole != 0) {
+            *index = (i * 64 + MPL_CTZ64(whole)) * mpl_pageblock_pages(&pool->geometry);
+            return true;
+        }
+    }
+    return false;
+}
+
+static struct mpl_block *next_in(const struct memplug *pool, const uint64_t *bits, uint64_t from)
 {
     uint64_t mask = from % 64 == 0 ? WORD_FULL : WORD_FULL << (from % 64);
 
     for (uint64_t i = from / 64; i * 64 < pool->nr_blocks_max; i++, mask = WORD_FULL)
-        if ((zone->has_free[i] & mask) != 0)
-            return mpl_block_at(pool, i * 64 + MPL_CTZ64(zone->has_free[i] & mask));
+        if ((bits[i] & mask) != 0)
+            return mpl_block_at(pool, i * 64 + MPL_CTZ64(bits[i] & mask));
     return NULL;
+}
+
+struct mpl_block *mpl_frames_next_block(const struct memplug *pool, const struct mpl_zone *zone,
+                                        uint64_t from)
+{
+    return next_in(pool, zone->has_free, from);
+}
+
+struct mpl_block *mpl_frames_next_whole(const struct memplug *pool, const struct mpl_zone *zone,
+                                        uint64_t from)
+{
+    return next_in(pool, zone->has_whole, from);
 }
 
 bool mpl_frames_find(const struct memplug *pool, const struct mpl_block *block,
@@ -79,5 +109,7 @@ bool mpl_frames_find(const struct memplug *pool, const struct mpl_block *block,
         return false;
     if (nr_pages <= MPL_WORD_PAGES)
         return find_small(pool, block, nr_pages, index);
+    if (nr_pages == mpl_pageblock_pages(&pool->geometry))
+        return find_whole(pool, block, index);
     return find_large(pool, block, nr_pages, index);
 }

@@ -12,101 +12,79 @@
 
 /* --- counters --------------------------------------------------------------------------------- */
 
-static void note_word(struct memplug *pool, struct mpl_block *block, uint64_t word)
+static void set_summary(struct mpl_block *block, uint64_t offset, uint64_t bit, bool set)
 {
-    uint64_t mask = (uint64_t)1 << (word % 64);
+    uint64_t mask = (uint64_t)1 << (bit % 64), old = load(block, offset, bit / 64);
+    uint64_t new = set ? old | mask : old & ~mask;
 
-    if (free_in(pool, block, word) != 0 && !mpl_isolated(pool, block, word * MPL_WORD_PAGES))
-        set_bits(block, pool->layout.summary, word / 64, mask);
-    else
-        clear_bits(block, pool->layout.summary, word / 64, mask);
+    if (new != old)
+        store(block, offset, bit / 64, new);
+}
+
+/* Is the pageblock wholly free, and not isolated? */
+static void note_whole(struct memplug *pool, struct mpl_block *block, uint64_t pageblock,
+                       bool isolated)
+{
+    uint64_t offset = pool->layout.whole;
+    bool was = (load(block, offset, pageblock / 64) >> (pageblock % 64) & 1) != 0;
+    bool is = !isolated &&
+              *counter_at(pool, block, pageblock) == mpl_pageblock_pages(&pool->geometry);
+
+    if (is == was)
+        return;
+    set_summary(block, offset, pageblock, is);
+    block->nr_whole = is ? block->nr_whole + 1 : block->nr_whole - 1;
 }
 
 /* Isolation of the pageblock changed. */
 void mpl_frames_note(struct memplug *pool, struct mpl_block *block, uint64_t pageblock)
 {
-    uint64_t nr_words = mpl_pageblock_pages(&pool->geometry) / MPL_WORD_PAGES;
+    uint64_t nr_words = words_per_pageblock(pool), first = pageblock * nr_words;
+    bool isolated = mpl_isolated(pool, block, first * MPL_WORD_PAGES);
+    uint16_t nr_free = *counter_at(pool, block, pageblock);
+    bool none = isolated || nr_free == 0;
 
-    for (uint64_t word = pageblock * nr_words; word < (pageblock + 1) * nr_words; word++)
-        note_word(pool, block, word);
+    note_whole(pool, block, pageblock, isolated);
+    if (nr_words < 64 && (none || nr_free == mpl_pageblock_pages(&pool->geometry))) {
+        uint64_t mask = (((uint64_t)1 << nr_words) - 1) << (first % 64);
+        uint64_t summary = load(block, pool->layout.summary, first / 64);
+
+        store(block, pool->layout.summary, first / 64, none ? summary & ~mask : summary | mask);
+        return;
+    }
+    for (uint64_t word = first; word < first + nr_words; word++)
+        set_summary(block, pool->layout.summary, word,
+                    !none && free_in(pool, block, word) != 0);
 }
 
-static void count_put(struct memplug *pool, struct mpl_block *block, uint64_t word, unsigned nr)
+/* In these words of one pageblock nr frames more are free, or less. */
+static void count(struct memplug *pool, struct mpl_block *block, uint64_t first, uint64_t end,
+                  unsigned nr, bool more)
 {
-    uint64_t index = word * MPL_WORD_PAGES;
-    uint16_t *counter = counter_at(pool, block, pageblock_of(pool, index));
-
-    MPL_ASSERT(*counter + nr <= mpl_pageblock_pages(&pool->geometry));
-    *counter = (uint16_t)(*counter + nr);
-    if (!mpl_isolated(pool, block, index))
-        block->nr_free += nr;
-    mpl_zone_of(pool, block)->nr_free += nr;
-    note_word(pool, block, word);
-}
-
-static void count_take(struct memplug *pool, struct mpl_block *block, uint64_t word, unsigned nr)
-{
-    uint64_t index = word * MPL_WORD_PAGES;
-    uint16_t *counter = counter_at(pool, block, pageblock_of(pool, index));
+    uint64_t pageblock = first / words_per_pageblock(pool);
+    uint16_t *counter = counter_at(pool, block, pageblock);
     struct mpl_zone *zone = mpl_zone_of(pool, block);
+    bool isolated = mpl_isolated(pool, block, first * MPL_WORD_PAGES);
 
-    MPL_ASSERT(*counter >= nr && zone->nr_free >= nr);
-    *counter = (uint16_t)(*counter - nr);
-    if (!mpl_isolated(pool, block, index)) {
-        MPL_ASSERT(block->nr_free >= nr);
-        block->nr_free -= nr;
-    }
-    zone->nr_free -= nr;
-    note_word(pool, block, word);
+    MPL_ASSERT(more ? *counter + nr <= mpl_pageblock_pages(&pool->geometry)
+                    : *counter >= nr && zone->nr_free >= nr && (isolated || block->nr_free >= nr));
+    MPL_PUT(*counter, (uint16_t)(more ? *counter + nr : *counter - nr));
+    zone->nr_free = more ? zone->nr_free + nr : zone->nr_free - nr;
+    if (isolated)
+        return; /* not in the summaries */
+    block->nr_free = more ? block->nr_free + nr : block->nr_free - nr;
+    for (uint64_t word = first; word < end; word++)
+        set_summary(block, pool->layout.summary, word,
+                    more || free_in(pool, block, word) != 0);
+    note_whole(pool, block, pageblock, false);
 }
 
-/* --- layout ----------------------------------------------------------------------------------- */
-
-void mpl_layout_set(struct mpl_layout *layout, const struct memplug_geometry *geometry)
+static uint64_t end_of_pageblock(const struct memplug *pool, uint64_t word)
 {
-    uint64_t at = 0;
-
-    layout->nr_pages = mpl_block_pages(geometry);
-    layout->nr_words = layout->nr_pages / MPL_WORD_PAGES;
-    layout->nr_pageblocks = layout->nr_pages >> geometry->pageblock_order;
-    MPL_ASSERT(layout->nr_pageblocks != 0 && mpl_pageblock_pages(geometry) >= MPL_WORD_PAGES);
-    layout->free = at;
-    at += layout->nr_words * sizeof(uint64_t);
-    layout->head = at;
-    at += layout->nr_words * sizeof(uint64_t);
-    layout->described = at;
-    at += layout->nr_words * sizeof(uint64_t);
-    layout->summary = at;
-    at += mpl_round_up(layout->nr_words, 64) / 8;
-    layout->isolated = at;
-    at += mpl_round_up(layout->nr_pageblocks, 64) / 8;
-    layout->nr_free = at;
-    at += layout->nr_pageblocks * sizeof(uint16_t);
-    layout->nr_isolations = at;
-    at += layout->nr_pageblocks * sizeof(uint16_t);
-    layout->lent = 0;
-    layout->bytes = mpl_round_up(at, MPL_CACHE_LINE);
+    return (word / words_per_pageblock(pool) + 1) * words_per_pageblock(pool);
 }
 
-void mpl_frames_reset(struct memplug *pool, struct mpl_block *block)
-{
-    const struct mpl_layout *layout = &pool->layout;
-    uint64_t nr_memmap = block->nr_memmap_pages;
-
-    MPL_ASSERT(block->bitmaps != NULL && nr_memmap <= layout->nr_pages);
-    MPL_FILL(block->bitmaps, 0xff, layout->described);
-    MPL_FILL(block->bitmaps + layout->described, 0, layout->bytes - layout->described);
-    for (uint64_t word = 0; word * MPL_WORD_PAGES < nr_memmap; word++) {
-        uint64_t mask = mask_of(word, 0, nr_memmap);
-
-        if (layout->lent == 0)
-            clear_bits(block, layout->head, word, word == 0 ? mask & ~(uint64_t)1 : mask);
-        clear_bits(block, layout->free, word, mask);
-    }
-    block->nr_free = 0;
-    block->nr_managed = 0;
-    block->nr_isolated = 0;
-}
+/* --- blocks and zones ------------------------------------------------------------------------- */
 
 static uint8_t zone_kind(const struct mpl_block *block)
 {
@@ -322,7 +300,13 @@ bool mpl_frames_next_head(const struct memplug *pool, const struct mpl_block *bl
         from = block->nr_memmap_pages;
 
     for (uint64_t word = from / MPL_WORD_PAGES; word < pool->layout.nr_words; word++) {
-        uint64_t heads = load(block, pool->layout.head, word);
+        uint64_t heads;
+
+        if (word % words_per_pageblock(pool) == 0 && all_free_near(pool, block, word)) {
+            word += words_per_pageblock(pool) - 1;
+            continue;
+        }
+        heads = load(block, pool->layout.head, word);
 
         heads &= ~load(block, pool->layout.free, word) & mask_of(word, from, pool->layout.nr_pages);
         heads &= ~mpl_poisoned_mask(block, word) & ~mpl_memmap_mask(pool, block, word);
@@ -339,10 +323,24 @@ uint64_t mpl_frames_nr_used(const struct memplug *pool, const struct mpl_block *
 {
     uint64_t nr_used = 0, end = index + nr_pages;
 
-    for (uint64_t word = index / MPL_WORD_PAGES; word * MPL_WORD_PAGES < end; word++)
+    for (uint64_t word = index / MPL_WORD_PAGES; word * MPL_WORD_PAGES < end; word++) {
+        if (word % words_per_pageblock(pool) == 0 && all_free_near(pool, block, word)) {
+            word += words_per_pageblock(pool) - 1;
+            continue;
+        }
         nr_used += MPL_POPCOUNT64(mask_of(word, index, end) & ~free_in(pool, block, word) &
                                   ~mpl_poisoned_mask(block, word));
+    }
     return nr_used;
+}
+
+uint64_t mpl_frames_nr_free(const struct memplug *pool, const struct mpl_block *block)
+{
+    uint64_t nr_free = 0;
+
+    for (uint64_t pageblock = 0; pageblock < pool->layout.nr_pageblocks; pageblock++)
+        nr_free += *counter_at(pool, block, pageblock);
+    return nr_free;
 }
 
 uint64_t mpl_frames_count(const struct memplug *pool, const struct mpl_block *block,
@@ -365,23 +363,77 @@ uint64_t mpl_frames_count(const struct memplug *pool, const struct mpl_block *bl
 
 /* --- changing --------------------------------------------------------------------------------- */
 
+static void put_part(struct memplug *pool, struct mpl_block *block, uint64_t word, uint64_t mask)
+{
+    const struct mpl_layout *layout = &pool->layout;
+    uint64_t head = load(block, layout->head, word);
+
+    MPL_ASSERT((load(block, layout->free, word) & ~head & mask) == 0);
+    set_bits(block, layout->free, word, mask);
+    if ((load(block, layout->described, word) & mask) != 0)
+        clear_bits(block, layout->described, word, mask);
+    store(block, layout->head, word, head & ~mask);
+}
+
+/* Nobody else has a frame of words that are given back as a whole, so nobody changes them. */
+static void put_words(struct memplug *pool, struct mpl_block *block, uint64_t word, uint64_t end)
+{
+    uint64_t *free = words_at(block, pool->layout.free);
+    uint64_t *head = words_at(block, pool->layout.head);
+    uint64_t *described = words_at(block, pool->layout.described);
+    uint64_t was_free = 0;
+
+    for (; word < end; word++) {
+        uint64_t bits = __atomic_load_n(&free[word], __ATOMIC_RELAXED);
+
+        was_free |= bits & ~__atomic_load_n(&head[word], __ATOMIC_RELAXED);
+        if (bits != WORD_FULL)
+            __atomic_store_n(&free[word], WORD_FULL, __ATOMIC_RELEASE);
+        if (__atomic_load_n(&described[word], __ATOMIC_RELAXED) != 0)
+            __atomic_store_n(&described[word], 0, __ATOMIC_RELEASE);
+        __atomic_store_n(&head[word], 0, __ATOMIC_RELEASE);
+    }
+    MPL_ASSERT(was_free == 0);
+}
+
 void mpl_frames_put(struct memplug *pool, struct mpl_block *block, uint64_t index,
                     uint64_t nr_pages)
 {
-    uint64_t end = index + nr_pages;
+    uint64_t end = index + nr_pages, word = index / MPL_WORD_PAGES;
 
     check_range(pool, index, nr_pages);
     MPL_ASSERT(index >= block->nr_memmap_pages || pool->layout.lent != 0);
-    for (uint64_t word = index / MPL_WORD_PAGES; word * MPL_WORD_PAGES < end; word++) {
-        uint64_t mask = mask_of(word, index, end);
+    while (word * MPL_WORD_PAGES < end) {
+        uint64_t first = word, border = end_of_pageblock(pool, word);
+        unsigned nr = 0;
 
-        MPL_ASSERT((free_in(pool, block, word) & mask) == 0);
-        set_bits(block, pool->layout.free, word, mask);
-        clear_bits(block, pool->layout.described, word, mask);
-        clear_bits(block, pool->layout.head, word, mask);
-        count_put(pool, block, word, MPL_POPCOUNT64(mask));
+        if (index <= first * MPL_WORD_PAGES && end >= border * MPL_WORD_PAGES) {
+            word = border;
+            put_words(pool, block, first, border);
+            nr = (unsigned)((border - first) * MPL_WORD_PAGES);
+        }
+        for (; word < border && word * MPL_WORD_PAGES < end; word++) {
+            uint64_t mask = mask_of(word, index, end);
+
+            put_part(pool, block, word, mask);
+            nr += MPL_POPCOUNT64(mask);
+        }
+        count(pool, block, first, word, nr, true);
     }
     mpl_zone_note_free(pool, block);
+}
+
+static void use_word(struct memplug *pool, struct mpl_block *block, uint64_t word, uint64_t mask,
+                     uint64_t head_bit)
+{
+    const struct mpl_layout *layout = &pool->layout;
+
+    if (head_bit != 0)
+        store(block, layout->head, word, load(block, layout->head, word) | head_bit);
+    if (mask == WORD_FULL)
+        store(block, layout->free, word, 0);
+    else
+        clear_bits(block, layout->free, word, mask);
 }
 
 /* Free frames become tails, and the first a head unless it is a tail too. Last word first, so that
@@ -389,16 +441,20 @@ void mpl_frames_put(struct memplug *pool, struct mpl_block *block, uint64_t inde
 static void use(struct memplug *pool, struct mpl_block *block, uint64_t index, uint64_t nr_pages,
                 bool headed)
 {
-    uint64_t end = index + nr_pages;
+    uint64_t end = index + nr_pages, first = index / MPL_WORD_PAGES;
     uint64_t word = (end - 1) / MPL_WORD_PAGES + 1;
 
-    while (word-- > index / MPL_WORD_PAGES) {
-        uint64_t mask = mask_of(word, index, end);
+    while (word > first) {
+        uint64_t last = word, border = end_of_pageblock(pool, word - 1) - words_per_pageblock(pool);
+        unsigned nr = 0;
 
-        if (headed && word == index / MPL_WORD_PAGES)
-            set_bits(block, pool->layout.head, word, bit_of(index));
-        clear_bits(block, pool->layout.free, word, mask);
-        count_take(pool, block, word, MPL_POPCOUNT64(mask));
+        while (word > first && word > border) {
+            uint64_t mask = mask_of(--word, index, end);
+
+            use_word(pool, block, word, mask, headed && word == first ? bit_of(index) : 0);
+            nr += MPL_POPCOUNT64(mask);
+        }
+        count(pool, block, word, last, nr, false);
     }
     mpl_zone_note_free(pool, block);
 }
@@ -455,8 +511,8 @@ void mpl_frames_keep(struct memplug *pool, struct mpl_block *block, uint64_t ind
         uint64_t head = word == index / MPL_WORD_PAGES ? bit_of(index) : 0;
 
         MPL_ASSERT((free_in(pool, block, word) & mask) == 0);
-        set_bits(block, pool->layout.head, word, head);
-        clear_bits(block, pool->layout.head, word, mask & ~head);
+        store(block, pool->layout.head, word,
+              (load(block, pool->layout.head, word) & ~mask) | head);
         clear_bits(block, pool->layout.free, word, mask);
     }
 }
@@ -472,8 +528,8 @@ bool mpl_frames_hold(struct memplug *pool, struct mpl_block *block, struct mpl_h
     MPL_ASSERT(mpl_frames_find(pool, block, 1, &index));
     word = index / MPL_WORD_PAGES;
     mask = free_in(pool, block, word);
-    set_bits(block, pool->layout.head, word, mask);
-    count_take(pool, block, word, MPL_POPCOUNT64(mask));
+    store(block, pool->layout.head, word, load(block, pool->layout.head, word) | mask);
+    count(pool, block, word, word + 1, MPL_POPCOUNT64(mask), false);
     mpl_zone_note_free(pool, block);
     *held = (struct mpl_held){
         .mask = mask,
@@ -490,8 +546,8 @@ void mpl_frames_unhold(struct memplug *pool, struct mpl_block *block, struct mpl
     MPL_ASSERT(held->block == mpl_block_id(pool, block) && held->word < layout->nr_words);
     MPL_ASSERT((load(block, layout->free, held->word) & load(block, layout->head, held->word) &
                 held->mask) == held->mask);
-    clear_bits(block, layout->head, held->word, held->mask);
-    count_put(pool, block, held->word, MPL_POPCOUNT64(held->mask));
+    store(block, layout->head, held->word, load(block, layout->head, held->word) & ~held->mask);
+    count(pool, block, held->word, held->word + 1, MPL_POPCOUNT64(held->mask), true);
     mpl_zone_note_free(pool, block);
     held->mask = 0;
 }

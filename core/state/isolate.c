@@ -17,16 +17,6 @@ static uint16_t *count_at(const struct memplug *pool, const struct mpl_block *bl
     return (uint16_t *)(void *)(block->bitmaps + pool->layout.nr_isolations) + pageblock;
 }
 
-/* Read by slots without the zone's lock, hence atomic: a slot that misses a fresh isolation is
- * found by the drain that follows it. */
-bool mpl_isolated(const struct memplug *pool, const struct mpl_block *block, uint64_t index)
-{
-    uint64_t pageblock = index >> pool->geometry.pageblock_order;
-
-    return __atomic_load_n(word_at(pool, block, pageblock), __ATOMIC_RELAXED) >>
-               (pageblock % 64) & 1;
-}
-
 /* The pageblock's frames count as free in the block, and its words in the summary, or not. */
 static void set_isolated(struct memplug *pool, struct mpl_block *block, uint64_t pageblock,
                          bool isolated)

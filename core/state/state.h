@@ -199,8 +199,13 @@ bool mpl_frame_give_held(struct memplug *pool, struct mpl_block *block, uint64_t
 /* Frames in state free of the index's pageblock, isolated or not. */
 uint64_t mpl_frames_free_near(const struct memplug *pool, const struct mpl_block *block,
                               uint64_t index);
+/* Is all of the index's pageblock free, and not isolated? */
+bool mpl_frames_whole(const struct memplug *pool, const struct mpl_block *block, uint64_t index);
 /* The zone's first block from this one on that has frames to allocate; null: none. */
 struct mpl_block *mpl_frames_next_block(const struct memplug *pool, const struct mpl_zone *zone,
+                                        uint64_t from);
+/* Likewise, that has a whole pageblock. */
+struct mpl_block *mpl_frames_next_whole(const struct memplug *pool, const struct mpl_zone *zone,
                                         uint64_t from);
 
 /* Whether the pageblock is isolated has changed: bring its summary bits up to date. */
@@ -212,6 +217,8 @@ bool mpl_frames_next_head(const struct memplug *pool, const struct mpl_block *bl
 /* Frames of [index, index + nr_pages) that are neither free nor poisoned; held ones count. */
 uint64_t mpl_frames_nr_used(const struct memplug *pool, const struct mpl_block *block,
                             uint64_t index, uint64_t nr_pages);
+/* Frames in state free, isolated or not, as the counters say. */
+uint64_t mpl_frames_nr_free(const struct memplug *pool, const struct mpl_block *block);
 uint64_t mpl_frames_count(const struct memplug *pool, const struct mpl_block *block,
                           enum mpl_frame frame);
 
@@ -226,7 +233,6 @@ void mpl_unisolate_span(struct memplug *pool, struct mpl_block *block, uint64_t 
 /* The data pageblocks of the whole block; the pageblock that memmap and data share counts. */
 void mpl_isolate_block(struct memplug *pool, struct mpl_block *block);
 void mpl_unisolate_block(struct memplug *pool, struct mpl_block *block);
-bool mpl_isolated(const struct memplug *pool, const struct mpl_block *block, uint64_t index);
 
 /* --- poison.c: frames that are never handed out again ----------------------------------------- */
 

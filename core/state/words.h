@@ -30,6 +30,12 @@ static inline uint64_t clear_bits(struct mpl_block *block, uint64_t offset, uint
     return __atomic_fetch_and(words_at(block, offset) + word, ~mask, __ATOMIC_ACQ_REL);
 }
 
+/* Of words that only the zone's lock lets change, or of which nobody else has a frame. */
+static inline void store(struct mpl_block *block, uint64_t offset, uint64_t word, uint64_t value)
+{
+    __atomic_store_n(words_at(block, offset) + word, value, __ATOMIC_RELEASE);
+}
+
 static inline uint64_t bit_of(uint64_t index)
 {
     return (uint64_t)1 << (index % MPL_WORD_PAGES);
@@ -66,10 +72,23 @@ static inline uint64_t pageblock_of(const struct memplug *pool, uint64_t index)
     return index >> pool->geometry.pageblock_order;
 }
 
+static inline uint64_t words_per_pageblock(const struct memplug *pool)
+{
+    return mpl_pageblock_pages(&pool->geometry) / MPL_WORD_PAGES;
+}
+
 static inline uint16_t *counter_at(const struct memplug *pool, const struct mpl_block *block,
                                    uint64_t pageblock)
 {
     return (uint16_t *)(void *)(block->bitmaps + pool->layout.nr_free) + pageblock;
+}
+
+/* No frame of the word's pageblock is used: there is nothing to look at in it. */
+static inline bool all_free_near(const struct memplug *pool, const struct mpl_block *block,
+                                 uint64_t word)
+{
+    return __atomic_load_n(counter_at(pool, block, word / words_per_pageblock(pool)),
+                           __ATOMIC_RELAXED) == mpl_pageblock_pages(&pool->geometry);
 }
 
 #endif

@@ -117,4 +117,8 @@ void mpl_zone_note_free(struct memplug *pool, struct mpl_block *block)
         zone->has_free[id / 64] |= bit;
     else
         zone->has_free[id / 64] &= ~bit;
+    if (block->nr_whole != 0)
+        zone->has_whole[id / 64] |= bit;
+    else
+        zone->has_whole[id / 64] &= ~bit;
 }

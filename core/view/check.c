@@ -370,6 +370,8 @@ static void recount_block(const struct memplug *pool, const struct mpl_zone *zon
     sum->nr_free += mpl_look_count(pool, block, 0, pool->layout.nr_pages, MPL_LOOK_FREE);
     if (mpl_check_has_free(pool, block))
         sum->has_free[id / 64] |= (uint64_t)1 << (id % 64);
+    if (block->nr_whole != 0)
+        sum->has_whole[id / 64] |= (uint64_t)1 << (id % 64);
 }
 
 /* A zone as its blocks make it, and what boot memory spans for ever; the blocks were checked. */
@@ -420,6 +422,8 @@ static int check_zone(struct memplug *pool, int node, unsigned kind, struct memp
              "nr_isolated of the zone is not the sum of its blocks"},
             {__builtin_memcmp(zone->has_free, sum.has_free, sizeof(sum.has_free)) != 0,
              "has_free of the zone is not what the blocks have"},
+            {__builtin_memcmp(zone->has_whole, sum.has_whole, sizeof(sum.has_whole)) != 0,
+             "has_whole of the zone is not what the blocks have"},
         };
         int error = mpl_check_rules(reason, &where, rules, NR_ROWS(rules));
 

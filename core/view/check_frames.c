@@ -225,28 +225,36 @@ static uint16_t nr_isolations(const struct memplug *pool, const struct mpl_block
     return ((const uint16_t *)(const void *)counters)[pageblock];
 }
 
+/* What the pageblocks of a block add up to. */
+struct pageblocks {
+    uint64_t nr_open_free, nr_isolated, nr_whole;
+};
+
 static int check_pageblocks(const struct memplug *pool, const struct mpl_block *block,
-                            uint64_t *nr_open_free, uint64_t *nr_isolated,
-                            struct memplug_reason *reason)
+                            struct pageblocks *sum, struct memplug_reason *reason)
 {
     uint64_t nr_pages = mpl_pageblock_pages(&pool->geometry);
     int error = 0;
 
-    *nr_open_free = *nr_isolated = 0;
+    *sum = (struct pageblocks){0, 0, 0};
     for (uint64_t i = 0; i < pool->layout.nr_pageblocks && error == 0; i++) {
         struct mpl_where where = at_frame("frames", pool, block, i * nr_pages);
         uint64_t nr_free = mpl_look_count(pool, block, i * nr_pages, (i + 1) * nr_pages,
                                           MPL_LOOK_FREE);
         bool isolated = mpl_look_bit(block, pool->layout.isolated, i);
+        bool whole = !isolated && nr_free == nr_pages;
         const struct mpl_rule rules[] = {
             {mpl_look_nr_free(pool, block, i) != nr_free,
              "nr_free of a pageblock is not what its frames say"},
             {isolated, "a pageblock is isolated and nobody takes its block offline"},
             {nr_isolations(pool, block, i) != 0, "an isolation is counted and there is none"},
+            {mpl_look_bit(block, pool->layout.whole, i) != whole,
+             "the bit of wholly free pageblocks is not what the frames say"},
         };
 
-        *nr_open_free += isolated ? 0 : nr_free;
-        *nr_isolated += isolated;
+        sum->nr_open_free += isolated ? 0 : nr_free;
+        sum->nr_isolated += isolated;
+        sum->nr_whole += whole;
         error = mpl_check_rules(reason, &where, rules, NR_ROWS(rules));
     }
     return error;
@@ -271,14 +279,18 @@ static int check_counters(const struct memplug *pool, const struct mpl_block *bl
 {
     struct mpl_where where = at_frame("frames", pool, block, 0);
     const struct mpl_layout *layout = &pool->layout;
-    uint64_t nr_open_free, nr_isolated;
-    int error = check_pageblocks(pool, block, &nr_open_free, &nr_isolated, reason);
+    struct pageblocks sum;
+    int error = check_pageblocks(pool, block, &sum, reason);
     const struct mpl_rule rules[] = {
         {has_stray_bits(block, layout->summary, layout->nr_words) ||
-             has_stray_bits(block, layout->isolated, layout->nr_pageblocks),
+             has_stray_bits(block, layout->isolated, layout->nr_pageblocks) ||
+             has_stray_bits(block, layout->whole, layout->nr_pageblocks),
          "there are bits behind the end of the summary or of the isolated pageblocks"},
-        {block->nr_isolated != nr_isolated, "nr_isolated of the block is not what the bits say"},
-        {block->nr_free != nr_open_free, "nr_free of the block is not what its pageblocks say"},
+        {block->nr_isolated != sum.nr_isolated,
+         "nr_isolated of the block is not what the bits say"},
+        {block->nr_free != sum.nr_open_free,
+         "nr_free of the block is not what its pageblocks say"},
+        {block->nr_whole != sum.nr_whole, "nr_whole of the block is not what its pageblocks say"},
         {block->nr_managed != mpl_block_data_pages(pool, block) - block->nr_absent - nr_kept +
                                   mpl_lent_count(pool, block),
          "nr_managed of the block is not its data less what the online hook kept"},

@@ -366,6 +366,10 @@ static const char *damage_frames(struct world *w, unsigned n)
     ROW("an isolation is counted and there is none", flip(w, 8, layout->nr_isolations, 17))
     ROW(stray, flip(w, 3, layout->summary, 4))
     ROW(stray, flip(w, 3, layout->isolated, 63))
+    ROW(stray, flip(w, 3, layout->whole, 63))
+    ROW("the bit of wholly free pageblocks is not what the frames say",
+        flip(w, 8, layout->whole, 2))
+    ROW("nr_whole of the block is not what its pageblocks say", at(w, 8)->nr_whole++)
     ROW("nr_isolated of the block is not what the bits say", at(w, 3)->nr_isolated = 1)
     ROW("nr_free of the block is not what its pageblocks say", at(w, 3)->nr_free++)
     ROW("nr_managed of the block is not its data less what the online hook kept",
@@ -429,6 +433,7 @@ static const char *damage_zone(struct world *w, unsigned n)
     struct mpl_zone *empty = mpl_zone_at(w->pool, 1, MEMPLUG_ZONE_DMA);
     const char *span = "the span is not from the first to the last online block of the zone";
     const char *has_free = "has_free of the zone is not what the blocks have";
+    const char *has_whole = "has_whole of the zone is not what the blocks have";
 
     ROW("a zone is not where it belongs", empty->kind = MEMPLUG_ZONE_DMA32)
     ROW("a zone is not where it belongs", empty->node = 0)
@@ -442,6 +447,7 @@ static const char *damage_zone(struct world *w, unsigned n)
     ROW("nr_free of the zone is not the sum of its blocks", empty->nr_free = 1)
     ROW("nr_isolated of the zone is not the sum of its blocks", normal->nr_isolated = 1)
     ROW(has_free, movable->has_free[0] ^= 1u << 8)
+    ROW(has_whole, movable->has_whole[0] ^= 1u << 8)
     ROW(has_free, movable->has_free[0] |= 1u << 2)
     ROW(has_free, normal->has_free[MPL_MAX_BLOCKS / 64 - 1] = 1)
     return NULL;
