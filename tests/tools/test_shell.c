@@ -243,7 +243,7 @@ static void test_endless(void **state)
     static const char *const lines[] = {
         "while true; do :; done", "x=a; while true; do x=$x$x; done",
         "cat /dev/zero >/dev/null", "wc /dev/zero", "dd bs=1M if=/dev/zero of=/dev/null",
-        "seq 1000000000",
+        "seq 1000000000", "while :; do sleep 1 & done",
         "while :; do echo x; done | head -1",
     };
 

@@ -366,13 +366,63 @@ static void test_timeout(void **state)
     assert_int_equal(toy_close(&machine), 0);
 }
 
+/* --- background jobs -------------------------------------------------------------------------- */
+
+static void test_jobs(void **state)
+{
+    static struct toy_machine machine;
+
+    (void)state;
+    toy_boot(&machine);
+    toy_expect(&machine, "(sleep 2; echo b) & echo a; sleep 1; echo c; wait; echo d", 0,
+               SHELL_UNDERSTOOD, "a\nc\nb\nd\n");
+    assert_int_equal(machine.slept_ns, 2000000000u);
+    toy_expect(&machine, "x=1; for i in 3 1 2; do (x=$i; sleep $i; echo $x) & done; "
+               "sleep 2; echo two $x; wait; echo $x", 0, SHELL_UNDERSTOOD,
+               "1\n2\ntwo 1\n3\n1\n");
+    toy_expect(&machine, "(sleep 1; exit 3) & wait $!; echo $?; sleep 9 & kill $!; wait $!; "
+               "echo $?; kill $!; wait 7; echo $?", 0, SHELL_UNDERSTOOD,
+               "3\n143\nsh: can't kill pid 102: No such process\n127\n");
+    toy_expect(&machine, "timeout 5 sh -c '(sleep 1; echo in) & sleep 9; echo no'; echo $?", 0,
+               SHELL_UNDERSTOOD, "in\nTerminated\n143\n");
+    toy_expect(&machine, "(echo a; sleep 1; echo b) & (sleep 1; echo c) | cat; echo d", 0,
+               SHELL_UNDERSTOOD, "a\nb\nc\nd\n");
+    assert_int_equal(toy_close(&machine), 0);
+}
+
+/* A job that sleeps longer than its line goes on later, and what it holds open stays open. */
+static void test_parked_jobs(void **state)
+{
+    static struct toy_machine machine;
+
+    (void)state;
+    toy_boot(&machine);
+    toy_add_block(&machine, 48, 0, "Movable");
+    machine.parks = true;
+    toy_expect(&machine, "(exec 3<$M/memory48/state; sleep 5; cat <&3; echo rc=$?) >/tmp/o 2>&1 & "
+               "(sleep 3; echo three >/tmp/p) & sleep 1; echo gone", 0, SHELL_UNDERSTOOD, "gone\n");
+    toy_expect(&machine, "cat /tmp/o; ls /tmp", 0, SHELL_UNDERSTOOD, "o\n");
+    toy_remove(&machine, TOY_MEMORY "/memory48");
+    shell_parked_run(&machine.parked, 4000000000u);
+    toy_expect(&machine, "cat /tmp/o /tmp/p", 0, SHELL_UNDERSTOOD, "three\n");
+    assert_non_null(machine.parked);
+    shell_parked_run(&machine.parked, 5000000000u);
+    assert_null(machine.parked);
+    toy_expect(&machine, "cat /tmp/o", 0, SHELL_UNDERSTOOD,
+               "cat: read error: No such device\nrc=1\n");
+    toy_expect(&machine, "sleep 100 > /tmp/q &", 0, SHELL_UNDERSTOOD, "");
+    shell_parked_end(&machine.parked);
+    assert_int_equal(toy_close(&machine), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_programs),   cmocka_unit_test(test_texts),
         cmocka_unit_test(test_awk),        cmocka_unit_test(test_script),
         cmocka_unit_test(test_missing_script), cmocka_unit_test(test_own_texts),
-        cmocka_unit_test(test_timeout),
+        cmocka_unit_test(test_timeout),    cmocka_unit_test(test_jobs),
+        cmocka_unit_test(test_parked_jobs),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

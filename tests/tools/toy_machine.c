@@ -501,7 +501,8 @@ void toy_run(struct toy_machine *machine, const char *line, struct shell_result 
 {
     static const char *const variables[] = {"M=" TOY_MEMORY, NULL};
 
-    assert_int_equal(shell_run(&machine->host, variables, line, result), 0);
+    assert_int_equal(shell_run(&machine->host, variables, line,
+                               machine->parks ? &machine->parked : NULL, result), 0);
     assert_int_equal(result->text[result->length], '\0');
 }
 

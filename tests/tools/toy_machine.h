@@ -32,6 +32,8 @@ struct toy_machine {
         bool open, append;
     } handles[TOY_HANDLES];
     uint64_t slept_ns, deadline_ns, tmp_bytes;
+    bool parks; /* jobs outlive their lines */
+    struct shell *parked;
     unsigned nr_modules, nr_writes, nr_breaches;
     char refuses[256]; /* " 0 7 ": these blocks do not go offline */
 };

@@ -37,6 +37,7 @@ struct firmware_entry {
 
 struct dimm;
 struct hogs;
+struct shell;
 struct tmpfs;
 struct vfs;
 struct virtio_devices;
@@ -53,6 +54,8 @@ struct machine {
     bool has_attr;
     struct memplug_limit limit; /* of whatever has none of its own */
     uint64_t deadline_ns;       /* when a shell line's writes are interrupted; 0: never */
+    struct shell *parked;       /* lines whose background jobs still sleep */
+    bool runs_parked;
     struct buffer cmdline;
 
     struct happened happened;

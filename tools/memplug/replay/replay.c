@@ -2,6 +2,7 @@
 #include "replay.h"
 
 #include "hog.h"
+#include "shell.h"
 #include "steps.h"
 
 #include <errno.h>
@@ -172,6 +173,7 @@ static int run_scenario(struct run *run, const struct scenario *scenario)
     if (!status)
         status = take_steps(run, scenario);
     json_decref(run->before);
+    shell_parked_end(&run->machine.parked);
     machine_close(&run->machine);
     return status;
 }

@@ -5,8 +5,9 @@
  * file. Texts and exit statuses are those of busybox 1.35 and util-linux 2.38.
  *
  * A line is parsed whole and every command of it is looked up before anything runs; if one is not
- * understood, nothing is run. Pipelines, subshells and background jobs run one after the other, in
- * the order in which they stand, so that equal machines give equal texts. sleep is the machine's.
+ * understood, nothing is run. Pipelines and subshells run one after the other, in the order in
+ * which they stand, and background jobs until they sleep, so that equal machines give equal texts.
+ * sleep is the machine's.
  */
 #ifndef SHELL_H
 #define SHELL_H
@@ -77,10 +78,17 @@ struct shell_result {
                      UNKNOWN if that came out only while it ran */
 };
 
-/* variables: "NAME=value" strings up to a null pointer; may be null. Returns 0, or -ENOMEM and then
- * there is no result. */
+/* A line of which a background job still sleeps. */
+struct shell;
+
+/* variables: "NAME=value" strings up to a null pointer; may be null. parked: lines whose jobs go on
+ * later, to which this one is added if need be; null: it ends when its jobs do. Returns 0, or
+ * -ENOMEM and then there is no result. */
 int shell_run(const struct shell_host *host, const char *const *variables, const char *line,
-              struct shell_result *result);
+              struct shell **parked, struct shell_result *result);
+/* Runs what is due by then, each in its time: host.sleep makes the clock go on. */
+void shell_parked_run(struct shell **parked, uint64_t until_ns);
+void shell_parked_end(struct shell **parked);
 void shell_result_free(struct shell_result *result);
 
 #endif

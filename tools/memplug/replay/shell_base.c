@@ -20,7 +20,7 @@ struct chunk {
 _Noreturn void shell_leave(struct shell *shell, enum shell_verdict verdict)
 {
     shell->result->verdict = verdict;
-    longjmp(shell->leave, 1);
+    longjmp(*shell->leave, 1);
 }
 
 _Noreturn void shell_unknown(struct shell *shell, const char *culprit)
@@ -179,10 +179,10 @@ const regex_t *regex_get(struct shell *shell, const char *pattern, int flags)
 
 /* --- a line ----------------------------------------------------------------------------------- */
 
-static void set_up(struct shell *shell, const char *const *variables, struct text *output)
+static void set_up(struct shell *shell, const char *const *variables)
 {
     static struct text nothing;
-    struct file *file = file_text(shell, output, false);
+    struct file *file = file_text(shell, &shell->output, false);
 
     shell->own.directory = "/";
     shell->own.name = "sh";
@@ -201,8 +201,9 @@ static void set_up(struct shell *shell, const char *const *variables, struct tex
     }
 }
 
-static void tear_down(struct shell *shell)
+void shell_free(struct shell *shell)
 {
+    jobs_end(shell);
     for (struct file *file = shell->files; file != NULL; file = file->next)
         if (file->nr_references != 0 && file->kind == FILE_HOST)
             shell->host->close(shell->host->context, file->handle);
@@ -214,12 +215,14 @@ static void tear_down(struct shell *shell)
         free(shell->chunks);
         shell->chunks = next;
     }
+    free(shell);
 }
 
 /* The marks of foreign lines do not come out. */
-static int take_text(struct shell *shell, const struct text *output)
+static int take_text(struct shell *shell)
 {
     struct shell_result *result = shell->result;
+    const struct text *output = &shell->output;
 
     result->text = malloc(output->length + 1);
     if (result->text == NULL)
@@ -242,33 +245,50 @@ static int run_line(struct shell *shell, void *context)
     return run_node(shell, context);
 }
 
+/* What still sleeps goes on later, if there is somebody to do that, or else now. */
+static void run_whole(struct shell *shell, const char *const *variables, const char *line,
+                      bool parks)
+{
+    struct node *node;
+    int status;
+
+    set_up(shell, variables);
+    node = parse_line(shell, line);
+    check_line(shell, node);
+    shell->result->ran = true;
+    status = run_apart(shell, &(struct apart){.body = run_line, .context = node});
+    if (!parks)
+        jobs_run(shell, UINT64_MAX);
+    shell->status = status;
+}
+
 int shell_run(const struct shell_host *host, const char *const *variables, const char *line,
-              struct shell_result *result)
+              struct shell **parked, struct shell_result *result)
 {
     struct shell *shell = calloc(1, sizeof(*shell));
-    struct text *output = calloc(1, sizeof(*output));
-    int error = -ENOMEM;
+    jmp_buf leave;
+    int error;
 
     *result = (struct shell_result){.changes = false};
-    if (shell != NULL && output != NULL) {
-        shell->host = host;
-        shell->result = result;
-        shell->name = "sh";
-        if (setjmp(shell->leave) == 0) {
-            struct node *node;
-
-            set_up(shell, variables, output);
-            node = parse_line(shell, line);
-            check_line(shell, node);
-            result->ran = true;
-            shell->status = run_apart(shell, &(struct apart){.body = run_line, .context = node});
-        }
-        error = take_text(shell, output);
-        tear_down(shell);
+    if (shell == NULL)
+        return -ENOMEM;
+    shell->own_host = *host;
+    shell->host = &shell->own_host;
+    shell->result = result;
+    shell->leave = &leave;
+    shell->name = "sh";
+    if (setjmp(leave) == 0)
+        run_whole(shell, variables, line, parked != NULL);
+    error = take_text(shell);
+    if (error != 0 || parked == NULL || result->verdict > SHELL_FOREIGN_TEXT ||
+        !jobs_are_left(shell)) {
+        shell_free(shell);
+        return error;
     }
-    free(shell);
-    free(output);
-    return error;
+    shell->result = &shell->parked_result;
+    shell->next_parked = *parked;
+    *parked = shell;
+    return 0;
 }
 
 void shell_result_free(struct shell_result *result)

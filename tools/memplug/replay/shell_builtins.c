@@ -573,6 +573,7 @@ const struct tool shell_builtins[] = {
     {"break", NULL, TOOL_BUILTIN, run_break},
     {"continue", NULL, TOOL_BUILTIN, run_continue},
     {"exec", NULL, TOOL_BUILTIN, run_exec},
-    {"wait", NULL, TOOL_BUILTIN, run_true}, /* background jobs have ended already */
+    {"wait", NULL, TOOL_BUILTIN, run_wait},
+    {"kill", NULL, TOOL_BUILTIN, run_kill},
     {NULL, NULL, 0, NULL},
 };

@@ -15,7 +15,7 @@ static uint64_t clock_now(const struct shell *shell)
 }
 
 /* The machine's writes end with the first deadline of all. */
-static void set_deadline(struct shell *shell)
+void deadline_set(struct shell *shell)
 {
     uint64_t first_ns = 0;
 
@@ -46,8 +46,14 @@ void shell_sleep(struct shell *shell, uint64_t ns)
     for (const struct escape *escape = shell->escape; escape != NULL; escape = escape->outer)
         if (escape->deadline_ns != 0 && now_ns + ns > escape->deadline_ns)
             ns = escape->deadline_ns > now_ns ? escape->deadline_ns - now_ns : 0;
-    if (shell->host->sleep != NULL)
-        shell->host->sleep(shell->host->context, ns);
+    if (!job_sleep(shell, ns)) {
+        uint64_t end_ns = now_ns + ns;
+
+        jobs_run(shell, end_ns);
+        now_ns = shell->host->clock != NULL ? clock_now(shell) : now_ns;
+        if (shell->host->sleep != NULL && end_ns > now_ns)
+            shell->host->sleep(shell->host->context, end_ns - now_ns);
+    }
     deadline_check(shell);
 }
 
@@ -85,7 +91,7 @@ int run_apart(struct shell *shell, struct apart *apart)
     shell->loops = 0;
     shell->escape = &escape;
     if (apart->deadline_ns != 0)
-        set_deadline(shell);
+        deadline_set(shell);
     how = setjmp(escape.buffer);
     if (how == 0) {
         shell->status = apart->body(shell, apart->context);
@@ -97,7 +103,7 @@ int run_apart(struct shell *shell, struct apart *apart)
     }
     shell->escape = escape.outer;
     if (apart->deadline_ns != 0)
-        set_deadline(shell);
+        deadline_set(shell);
     environment_leave(shell, &saved);
     shell->loops = loops;
     shell->depth = depth;

@@ -110,7 +110,8 @@ static const char *special(struct shell *shell, const char *name)
     case '$':
         return "100";
     case '!':
-        return shell->nr_jobs != 0 ? shell_format(shell, "%u", 100 + shell->nr_jobs) : "";
+        return shell->nr_jobs != 0 ? shell_format(shell, "%u", SHELL_FIRST_JOB + shell->nr_jobs)
+                                   : "";
     case '-':
         return "";
     case '@':

@@ -16,6 +16,7 @@
 #include <setjmp.h>
 
 #define SHELL_FDS 10
+#define SHELL_FIRST_JOB 100 /* a job's pid is its number and this */
 #define SHELL_ASSIGNS 32u /* before one command */
 #define SHELL_CHUNK ((size_t)64 << 10) /* what is read or written at once */
 
@@ -105,11 +106,13 @@ struct escape {
 };
 
 struct shell {
+    struct shell_host own_host; /* the caller's may be gone while a job is parked */
     const struct shell_host *host;
     struct chunk *chunks;
     size_t allocated_bytes;
-    jmp_buf leave;
-    struct shell_result *result;
+    jmp_buf *leave;
+    struct shell_result *result, parked_result; /* of a line that has ended */
+    struct text output;
     struct environment own;
     struct file *files;
     struct regex *regexes;
@@ -128,6 +131,8 @@ struct shell {
     uint64_t random;
     char *scratch; /* SHELL_CHUNK bytes, for nobody longer than a read */
     unsigned nr_commands, nr_jobs;
+    struct job *jobs, *job; /* all; the one that runs, or null */
+    struct shell *next_parked;
     bool foreign;
     bool changes;        /* what check_line() found, for what comes out only while it runs */
 };
@@ -181,7 +186,23 @@ int run_program(struct shell *shell, int argc, char **argv);
 bool order_is_lost(const struct shell *shell);
 /* Ends what is past its deadline. */
 void deadline_check(struct shell *shell);
+void deadline_set(struct shell *shell);
 void shell_sleep(struct shell *shell, uint64_t ns);
+
+/* --- background jobs (shell_jobs.c) ----------------------------------------------------------- */
+
+/* Starts one and runs it until it sleeps; false: it can only be run where it stands. */
+bool job_start(struct shell *shell, const struct node *node);
+/* False: it is no job that wants to sleep. */
+bool job_sleep(struct shell *shell, uint64_t ns);
+/* Those that are due by then, each in its time. */
+void jobs_run(struct shell *shell, uint64_t until_ns);
+bool jobs_are_left(struct shell *shell);
+void jobs_end(struct shell *shell);
+int run_job(struct shell *shell, const struct node *node);
+int run_wait(struct shell *shell, int argc, char **argv);
+int run_kill(struct shell *shell, int argc, char **argv);
+void shell_free(struct shell *shell);
 
 /* --- calls (shell_call.c, shell_nested.c) ----------------------------------------------------- */
 

@@ -391,6 +391,14 @@ static int run_if(struct shell *shell, const struct node *node)
     return node->third != NULL ? run_node(shell, node->third) : 0;
 }
 
+int run_job(struct shell *shell, const struct node *node)
+{
+    static struct text nothing;
+
+    shell->status = run_subshell(shell, node, file_text(shell, &nothing, true), NULL);
+    return shell->status;
+}
+
 static void define(struct shell *shell, const struct node *node)
 {
     struct function *function = shell_alloc(shell, sizeof(*function));
@@ -403,7 +411,6 @@ static void define(struct shell *shell, const struct node *node)
 
 static int run_kind(struct shell *shell, const struct node *node)
 {
-    static struct text nothing;
     int status;
 
     switch (node->kind) {
@@ -421,9 +428,10 @@ static int run_kind(struct shell *shell, const struct node *node)
         return run_node(shell, node->second);
     case NODE_NOT:
         return run_tested(shell, node->first) == 0;
-    case NODE_BACKGROUND: /* now, and not beside what follows; its status is nobody's */
+    case NODE_BACKGROUND: /* its status is nobody's */
         shell->nr_jobs++;
-        shell->status = run_subshell(shell, node->first, file_text(shell, &nothing, true), NULL);
+        if (!job_start(shell, node->first))
+            run_job(shell, node->first);
         return 0;
     case NODE_SUBSHELL:
         return run_subshell(shell, node->first, NULL, NULL);

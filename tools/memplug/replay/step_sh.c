@@ -97,9 +97,23 @@ static int sh_module(void *context, const char *name, bool load)
     return load ? machine_load_injector(context) : machine_unload_injector(context);
 }
 
+/* While jobs of former lines go on, it is they who let the clock run. */
+void sh_pass(struct machine *machine, uint64_t ns)
+{
+    uint64_t end_ns = machine_clock(machine) + ns;
+
+    if (!machine->runs_parked) {
+        machine->runs_parked = true;
+        shell_parked_run(&machine->parked, end_ns);
+        machine->runs_parked = false;
+    }
+    if (machine_clock(machine) < end_ns)
+        machine_sleep(machine, end_ns - machine_clock(machine));
+}
+
 static void sh_sleep(void *context, uint64_t ns)
 {
-    machine_sleep(context, ns);
+    sh_pass(context, ns);
 }
 
 static void put_verdict(json_t *record, const struct shell_result *result)
@@ -138,7 +152,7 @@ static int run_line(struct machine *machine, const char *line, json_t *record)
     int error;
 
     machine_expand(machine, line, &expanded);
-    error = shell_run(&host, NULL, buffer_of(&expanded), &result);
+    error = shell_run(&host, NULL, buffer_of(&expanded), &machine->parked, &result);
     buffer_free(&expanded);
     if (error)
         return error;

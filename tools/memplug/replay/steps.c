@@ -90,7 +90,7 @@ static int step_trace(struct machine *machine, const struct step *step, json_t *
 static int step_sleep(struct machine *machine, const struct step *step, json_t *record)
 {
     (void)record;
-    machine_sleep(machine, (uint64_t)(strtod(step->words[1], NULL) * 1e9));
+    sh_pass(machine, (uint64_t)(strtod(step->words[1], NULL) * 1e9));
     return 0;
 }
 
@@ -123,6 +123,7 @@ int step_take(struct machine *machine, const struct step *step, json_t *record, 
 {
     bool verify = table[step->op].verify;
 
+    sh_pass(machine, 0);
     if (verify && hogs_verify(machine, error, size_bytes))
         return -1;
     if (table[step->op].take(machine, step, record)) {

@@ -12,6 +12,8 @@ int step_take(struct machine *machine, const struct step *step, json_t *record, 
 /* step_sh.c */
 int step_sh(struct machine *machine, const struct step *step, json_t *record);
 int step_lsmem(struct machine *machine, const struct step *step, json_t *record);
+/* Time passes, and jobs of shell lines that have ended go on in it. */
+void sh_pass(struct machine *machine, uint64_t ns);
 
 /* step_write.c */
 
