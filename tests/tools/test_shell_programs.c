@@ -402,6 +402,8 @@ static void test_parked_jobs(void **state)
     toy_expect(&machine, "(exec 3<$M/memory48/state; sleep 5; cat <&3; echo rc=$?) >/tmp/o 2>&1 & "
                "(sleep 3; echo three >/tmp/p) & sleep 1; echo gone", 0, SHELL_UNDERSTOOD, "gone\n");
     toy_expect(&machine, "cat /tmp/o; ls /tmp", 0, SHELL_UNDERSTOOD, "o\n");
+    toy_expect(&machine, "exec 4<>$M/memory48/state; cat <&4; echo offline >&4; "
+               "cat $M/memory48/state", 0, SHELL_UNDERSTOOD, "online\noffline\n");
     toy_remove(&machine, TOY_MEMORY "/memory48");
     shell_parked_run(&machine.parked, 4000000000u);
     toy_expect(&machine, "cat /tmp/o /tmp/p", 0, SHELL_UNDERSTOOD, "three\n");

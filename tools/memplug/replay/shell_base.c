@@ -204,9 +204,7 @@ static void set_up(struct shell *shell, const char *const *variables)
 void shell_free(struct shell *shell)
 {
     jobs_end(shell);
-    for (struct file *file = shell->files; file != NULL; file = file->next)
-        if (file->nr_references != 0 && file->kind == FILE_HOST)
-            shell->host->close(shell->host->context, file->handle);
+    files_end(shell);
     for (struct regex *regex = shell->regexes; regex != NULL; regex = regex->next)
         regfree(&regex->compiled);
     while (shell->chunks != NULL) {

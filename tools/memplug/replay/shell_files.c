@@ -284,7 +284,7 @@ static int run_cp(struct shell *shell, int argc, char **argv)
     target = argv[1];
     if (host_kind(shell, target) == SHELL_DIRECTORY) {
         slash = strrchr(argv[0], '/');
-        target = shell_format(shell, "%s/%s", target, slash != NULL ? slash + 1 : argv[0]);
+        target = shell_format(shell, "%s/%s", target, slash ? slash + 1 : argv[0]);
     }
     from = file_open(shell, argv[0], SHELL_READ, &error);
     if (from == NULL) {
@@ -490,7 +490,8 @@ static int run_mount(struct shell *shell, int argc, char **argv)
 
     if (nr_operands == 0)
         return list_mounts(shell, options.value['t']);
-    if (nr_operands != 2 || !options.has['t'] || shell->host->mount == NULL)
+    if (nr_operands != 2 || !options.has['t'] || shell->host->mount == NULL ||
+        (options.has['o'] && strcmp(options.value['o'], "rw") != 0))
         shell_unknown(shell, "mount");
     error = shell->host->mount(shell->host->context, options.value['t'], path_of(shell, argv[1]));
     if (error == -ENOSYS)
@@ -575,13 +576,12 @@ const struct tool shell_file_tools[] = {
     {"dd", NULL, TOOL_CHANGES, run_dd},
     {"md5sum", "", 0, run_md5sum},
     {"readlink", "n", 0, run_readlink},
-    {"mount", "t:", TOOL_CHANGES, run_mount},
+    {"mount", "t:o:", TOOL_CHANGES, run_mount},
     {"umount", "", TOOL_CHANGES, run_umount},
     {"insmod", "", TOOL_CHANGES, run_module},
     {"modprobe", "qr", TOOL_CHANGES, run_module},
     {"rmmod", "", TOOL_CHANGES, run_module},
-    {"sleep", "", 0, run_sleep},
-    {"usleep", "", 0, run_sleep},
+    {"sleep", "", 0, run_sleep}, {"usleep", "", 0, run_sleep},
     {"sync", "", 0, run_nothing},
     {"dmesg", NULL, TOOL_FOREIGN, run_nothing},
     {"free", NULL, TOOL_FOREIGN, run_nothing},

@@ -62,6 +62,7 @@ static struct file *new_file(struct shell *shell, enum file_kind kind)
 
     file->kind = kind;
     file->nr_references = 1;
+    file->writer = -1;
     file->next = shell->files;
     shell->files = file;
     return file;
@@ -120,10 +121,47 @@ struct file *file_open(struct shell *shell, const char *name, enum shell_open ho
     return file;
 }
 
+/* The machine has one direction to a handle. */
+struct file *file_open_both(struct shell *shell, const char *name, int *error)
+{
+    struct file *file = file_open(shell, name, SHELL_READ, error);
+
+    if (file == NULL)
+        return NULL;
+    if (file->kind == FILE_HOST) {
+        const char *path = path_of(shell, name);
+
+        if (strncmp(path, "/tmp/", 5) == 0)
+            shell_unknown(shell, "<> of a file in memory");
+        file->writer = shell->host->open(shell->host->context, path, SHELL_APPEND);
+        if (file->writer < 0) {
+            *error = file->writer;
+            file_put(shell, file);
+            return NULL;
+        }
+    }
+    file->writable = true;
+    return file;
+}
+
+static void close_host(struct shell *shell, const struct file *file)
+{
+    shell->host->close(shell->host->context, file->handle);
+    if (file->writer >= 0)
+        shell->host->close(shell->host->context, file->writer);
+}
+
 void file_put(struct shell *shell, struct file *file)
 {
     if (file != NULL && --file->nr_references == 0 && file->kind == FILE_HOST)
-        shell->host->close(shell->host->context, file->handle);
+        close_host(shell, file);
+}
+
+void files_end(struct shell *shell)
+{
+    for (struct file *file = shell->files; file != NULL; file = file->next)
+        if (file->nr_references != 0 && file->kind == FILE_HOST)
+            close_host(shell, file);
 }
 
 int64_t file_read(struct shell *shell, struct file *file, void *to, size_t size_bytes)
@@ -166,8 +204,9 @@ int file_write(struct shell *shell, struct file *file, const char *bytes, size_t
     } else if (file->kind == FILE_HOST) {
         do {
             int64_t count = shell->host->write != NULL ?
-                            shell->host->write(shell->host->context, file->handle, file->offset,
-                                               bytes, length) : -ENOSYS;
+                            shell->host->write(shell->host->context,
+                                               file->writer >= 0 ? file->writer : file->handle,
+                                               file->offset, bytes, length) : -ENOSYS;
 
             deadline_check(shell); /* who was killed does not complain */
             if (count < 0)

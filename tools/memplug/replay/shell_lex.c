@@ -349,9 +349,7 @@ static void lex_redirect(struct lexer *lexer, int fd)
         redirect->kind = REDIRECT_DUP;
     } else if (*lexer->at == '>') {
         lexer->at++;
-        redirect->kind = c == '>' ? REDIRECT_APPEND : REDIRECT_OUT;
-        if (c == '<')
-            shell_unknown(lexer->shell, "<>");
+        redirect->kind = c == '>' ? REDIRECT_APPEND : REDIRECT_READWRITE;
     } else if (*lexer->at == '|' && c == '>') {
         lexer->at++;
     }

@@ -55,6 +55,7 @@ struct file {
     unsigned nr_references;
     struct text *text; /* of FILE_TEXT; read from offset, appended to */
     int handle;
+    int writer; /* of what was opened for both: another handle, and -1 else */
     uint64_t offset;
     struct file *next; /* all that were ever opened */
 };
@@ -221,8 +222,11 @@ const char *nested_text(struct shell *shell, const struct word *words, bool *is_
 char *path_of(struct shell *shell, const char *name);
 /* A new file, one reference; null and a negative errno in error. */
 struct file *file_open(struct shell *shell, const char *name, enum shell_open how, int *error);
+/* For reading and writing, what is no file in memory. */
+struct file *file_open_both(struct shell *shell, const char *name, int *error);
 struct file *file_text(struct shell *shell, struct text *text, bool readable);
 void file_put(struct shell *shell, struct file *file);
+void files_end(struct shell *shell); /* all that are still open */
 int64_t file_read(struct shell *shell, struct file *file, void *to, size_t size_bytes);
 int file_write(struct shell *shell, struct file *file, const char *bytes, size_t length);
 void environment_enter(struct shell *shell, struct environment *saved);

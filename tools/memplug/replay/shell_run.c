@@ -67,9 +67,13 @@ static int redirect_one(struct shell *shell, const struct redirect *redirect)
     }
     if (redirect->kind == REDIRECT_DUP)
         return redirect_fd(shell, redirect->fd, target);
-    file = file_open(shell, target,
-                     in ? SHELL_READ : redirect->kind == REDIRECT_APPEND ? SHELL_APPEND
-                                                                         : SHELL_WRITE, &error);
+    if (redirect->kind == REDIRECT_READWRITE)
+        file = file_open_both(shell, target, &error);
+    else
+        file = file_open(shell, target,
+                         in ? SHELL_READ : redirect->kind == REDIRECT_APPEND ? SHELL_APPEND
+                                                                             : SHELL_WRITE,
+                         &error);
     if (file == NULL)
         return redirect_failed(shell, target, in, error);
     set_file(shell, redirect->kind == REDIRECT_BOTH ? 1 : redirect->fd, file);

@@ -29,7 +29,8 @@ struct word {
 
 enum redirect_kind {
     REDIRECT_IN, REDIRECT_OUT, REDIRECT_APPEND, REDIRECT_DUP, REDIRECT_BOTH,
-    REDIRECT_HERE, /* the target is the text */
+    REDIRECT_HERE,     /* the target is the text */
+    REDIRECT_READWRITE,
 };
 
 struct redirect {
