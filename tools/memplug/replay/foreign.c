@@ -45,7 +45,19 @@ static const char *const trees[] = {
     "/proc/",     "/sys/kernel/tracing/", "/sys/kernel/debug/", "/sys/kernel/mm/",
     "/sys/fs/",   "/sys/module/",         "/mod/",              "/selftests/",
     "/etc/",      "/bin/",                "/sbin/",             "/usr/",
-    "/lib/",
+    "/lib/",      "/dev/",                "/sys/bus/acpi",      "/sys/bus/node",
+    "/sys/block", "/sys/bus/pci",         "/sys/bus/virtio",    "/sys/class",
+    "/sys/power", "/sys/devices/pci",     "/sys/devices/LNX",   "/sys/devices/system/cpu",
+};
+
+/* Of these nobody knows all that is in them. */
+static const char *const unlisted[] = {
+    "/",          "/bin",           "/dev",         "/etc",        "/lib",
+    "/mod",       "/proc",          "/sbin",        "/selftests",  "/sys",
+    "/sys/bus",   "/sys/devices",   "/sys/devices/system",         "/sys/firmware",
+    "/sys/fs",    "/sys/kernel",    "/sys/kernel/debug",           "/sys/kernel/debug/tracing",
+    "/sys/kernel/mm",               "/sys/kernel/tracing",         "/sys/module",
+    "/usr",
 };
 
 /* These are ours, also where they say that there is no such file. */
@@ -137,6 +149,9 @@ void foreign_list(struct machine *machine, const char *path,
             for (const char *at = places[i].names;
                  (at = next_name(at, name, sizeof(name), &kind));)
                 each(to, name);
+    for (size_t i = 0; i < sizeof(unlisted) / sizeof(unlisted[0]); i++)
+        if (strcmp(unlisted[i], path) == 0)
+            each(to, FOREIGN_MORE);
     if (strcmp(path, "/sys/bus/memory/devices") == 0)
         list_blocks(machine, each, to);
     if (strcmp(path, "/sys/devices/system/node/node0") == 0)

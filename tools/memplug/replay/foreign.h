@@ -14,6 +14,7 @@ enum foreign_kind { FOREIGN_NONE, FOREIGN_FILE, FOREIGN_DIRECTORY, FOREIGN_LINK,
 
 /* exists() asks for the directory that a name stands in: what a block or a node has besides is
  * there with it. link: where a link leads, if that is known; else untouched. */
+#define FOREIGN_MORE "\1" /* a name in a list: there are more */
 typedef bool foreign_exists_t(struct machine *machine, const char *directory);
 enum foreign_kind foreign_kind(struct machine *machine, const char *path,
                                foreign_exists_t *exists, const char **link);

@@ -42,6 +42,7 @@ struct shell_host {
     void (*close)(void *context, int handle);
 
     int (*kind)(void *context, const char *path); /* enum shell_kind */
+    /* A name that is SHELL_FOREIGN_MARK: there are more, which only a real machine has. */
     int (*list)(void *context, const char *path, void (*each)(void *to, const char *name),
                 void *to);
     /* The text of a symbolic link: its length. -EINVAL: it is none. */

@@ -201,7 +201,7 @@ static bool only_looks(const char *name)
         "xxd", "diff", "cmp", "strings", "lspci", "lsmod", "less", "more", "ps", "top", "numactl",
         "numastat", "lscpu", "daxctl", "ndctl", "fold", "column", "join", "comm", "pgrep", "id",
         "whoami", "sha1sum", "sha256sum", "cksum", "page-types", "perf", "vmstat", "slabtop",
-        "tree",
+        "tree", "numfmt", "pidof", "lsblk", "getconf", "ipcs", "mountpoint", "file",
     };
 
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
@@ -262,7 +262,8 @@ static void check_special(struct check *check, const char *name, const struct wo
 
         if (text == NULL || (strncmp(text, "if=", 3) != 0 && strncmp(text, "of=", 3) != 0 &&
                              strncmp(text, "bs=", 3) != 0 && strncmp(text, "count=", 6) != 0 &&
-                             strcmp(text, "status=none") != 0))
+                             strcmp(text, "status=none") != 0 &&
+                             strcmp(text, "conv=fsync") != 0))
             blame(check, shell_format(check->shell, "dd %s", text != NULL ? text : ""));
     }
     if ((strcmp(name, "mount") == 0 && words != NULL && check->shell->host->mount == NULL) ||

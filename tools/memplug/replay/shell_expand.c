@@ -474,6 +474,8 @@ static void glob_walk(struct shell *shell, const char *done, const char *rest, s
     char *piece = shell_copy(shell, rest, length);
     struct list names = {.count = 0};
     struct listing listing = {shell, &names};
+    const size_t nr_before = found->count;
+    const bool foreign = shell->foreign;
 
     if (*rest == '\0') {
         if (host_kind(shell, done) >= 0)
@@ -486,9 +488,7 @@ static void glob_walk(struct shell *shell, const char *done, const char *rest, s
                   rest + length + slashes, found);
         return;
     }
-    if (shell->host->list == NULL ||
-        shell->host->list(shell->host->context, path_of(shell, *done != '\0' ? done : "."),
-                          take_name, &listing) != 0)
+    if (host_list(shell, *done != '\0' ? done : ".", take_name, &listing) != 0)
         return;
     list_sort(&names);
     for (size_t i = 0; i < names.count; i++)
@@ -497,6 +497,8 @@ static void glob_walk(struct shell *shell, const char *done, const char *rest, s
                       shell_format(shell, "%s%s%.*s", done, names.items[i], (int)slashes,
                                    rest + length),
                       rest + length + slashes, found);
+    if (found->count == nr_before)
+        shell->foreign = foreign; /* "[" is a pattern too */
 }
 
 bool glob_add(struct shell *shell, const char *pattern, struct list *fields)

@@ -61,11 +61,10 @@ static void ls_directory(struct ls *ls, const char *name, bool headed, unsigned 
 {
     struct shell *shell = ls->shell;
     struct list names;
-    int error = -ENOSYS;
+    int error;
 
     ls->names = (struct list){.count = 0};
-    if (shell->host->list != NULL)
-        error = shell->host->list(shell->host->context, path_of(shell, name), take_name, ls);
+    error = host_list(shell, name, take_name, ls);
     if (error != 0) {
         ls_complain(ls, name, error);
         return;
@@ -110,6 +109,8 @@ static int run_ls(struct shell *shell, int argc, char **argv)
 
         if (kind < 0)
             ls_complain(&ls, *name, kind);
+        else if (kind == SHELL_ELSEWHERE)
+            shell->foreign = true;
         else if (kind != SHELL_DIRECTORY || ls.options.has['d'])
             list_add(shell, &files, *name);
         else
@@ -138,8 +139,7 @@ static int remove_all(struct shell *shell, const char *name, bool recursive, uns
     if (!recursive || depth > 32)
         return -EISDIR;
     ls.options.has['a'] = true;
-    error = shell->host->list != NULL ?
-            shell->host->list(shell->host->context, path_of(shell, name), take_name, &ls) : -ENOSYS;
+    error = host_list(shell, name, take_name, &ls);
     for (size_t i = 0; i < ls.names.count && error == 0; i++)
         error = remove_all(shell, shell_format(shell, "%s/%s", name, ls.names.items[i]), true,
                            depth + 1);
@@ -346,6 +346,8 @@ static struct dd dd_parse(struct shell *shell, int argc, char **argv)
             dd.count = dd_number(shell, argv[i] + 6);
         else if (strcmp(argv[i], "status=none") == 0)
             dd.silent = true;
+        else if (strcmp(argv[i], "conv=fsync") == 0)
+            continue; /* nothing here is on its way to a disk */
         else
             shell_unknown(shell, shell_format(shell, "dd %s", argv[i]));
     }
@@ -567,13 +569,11 @@ static int run_nothing(struct shell *shell, int argc, char **argv)
 
 const struct tool shell_file_tools[] = {
     {"ls", "1adARlnpFhi", 0, run_ls},
-    {"rm", "rRf", TOOL_CHANGES, run_rm},
-    {"mkdir", "p", TOOL_CHANGES, run_mkdir},
+    {"rm", "rRf", TOOL_CHANGES, run_rm}, {"mkdir", "p", TOOL_CHANGES, run_mkdir},
     {"rmdir", "", TOOL_CHANGES, run_rmdir},
     {"touch", "", 0, run_touch},
     {"tee", "a", TOOL_CHANGES, run_tee},
-    {"cp", "", TOOL_CHANGES, run_cp},
-    {"dd", NULL, TOOL_CHANGES, run_dd},
+    {"cp", "", TOOL_CHANGES, run_cp}, {"dd", NULL, TOOL_CHANGES, run_dd},
     {"md5sum", "", 0, run_md5sum},
     {"readlink", "n", 0, run_readlink},
     {"mount", "t:o:", TOOL_CHANGES, run_mount},

@@ -173,8 +173,8 @@ static void find_walk(struct find *find, const char *path, const char *name, int
         found.type = 'l';
     if (depth >= find->depth_min)
         find_one(find, &found);
-    if (found.type != 'd' || depth >= find->depth_max || shell->host->list == NULL ||
-        shell->host->list(shell->host->context, whole, take_name, &listing) != 0)
+    if (found.type != 'd' || depth >= find->depth_max ||
+        host_list(shell, path, take_name, &listing) != 0)
         return;
     list_sort(&listing.names);
     for (size_t i = 0; i < listing.names.count; i++)

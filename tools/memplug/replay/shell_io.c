@@ -54,6 +54,32 @@ int host_kind(struct shell *shell, const char *name)
     return kind;
 }
 
+struct filter {
+    struct shell *shell;
+    void (*each)(void *to, const char *name);
+    void *to;
+};
+
+static void pass_name(void *to, const char *name)
+{
+    struct filter *filter = to;
+
+    if (name[0] == SHELL_FOREIGN_MARK)
+        filter->shell->foreign = true;
+    else
+        filter->each(filter->to, name);
+}
+
+int host_list(struct shell *shell, const char *name, void (*each)(void *to, const char *name),
+              void *to)
+{
+    struct filter filter = {shell, each, to};
+
+    if (shell->host->list == NULL)
+        return -ENOSYS;
+    return shell->host->list(shell->host->context, path_of(shell, name), pass_name, &filter);
+}
+
 /* --- files ------------------------------------------------------------------------------------ */
 
 static struct file *new_file(struct shell *shell, enum file_kind kind)

@@ -161,12 +161,10 @@ static void grep_file(struct shell *shell, struct grep *grep, const char *name, 
     struct text text = {.length = 0};
     int error;
 
-    if (grep->options.has['r'] && host_kind(shell, name) == SHELL_DIRECTORY && depth < 32 &&
-        shell->host->list != NULL) {
+    if (grep->options.has['r'] && host_kind(shell, name) == SHELL_DIRECTORY && depth < 32) {
         struct list names = {.count = 0};
 
-        error = shell->host->list(shell->host->context, path_of(shell, name), take_name,
-                                  (void *[]){shell, &names});
+        error = host_list(shell, name, take_name, (void *[]){shell, &names});
         list_sort(&names);
         for (size_t i = 0; error == 0 && i < names.count; i++)
             grep_file(shell, grep, shell_format(shell, "%s/%s", name, names.items[i]), depth + 1);

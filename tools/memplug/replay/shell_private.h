@@ -234,6 +234,9 @@ void environment_leave(struct shell *shell, struct environment *saved);
 /* Bytes into a command's input: its operand, or fd 0 for "-". */
 struct file *input_open(struct shell *shell, const char *name, int *error);
 int input_all(struct shell *shell, const char *name, struct text *text);
+/* What is not listed makes the text a real machine's. */
+int host_list(struct shell *shell, const char *name, void (*each)(void *to, const char *name),
+              void *to);
 int host_kind(struct shell *shell, const char *name); /* enum shell_kind, or a negative errno */
 
 /* What a command prints: gathered and written at its end, or before it complains. */
