@@ -9,11 +9,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Linux's driver tries again what was busy, after ever longer times. */
+#define RETRY_MIN_NS (50 * NS_PER_S)
+#define RETRY_MAX_NS (300 * NS_PER_S)
+
 struct virtio_device {
     struct virtio_device *next; /* in the order of plugging */
     char *name;
     struct virtio_mem device;
     void *state;
+    uint64_t retry_ns, retry_at_ns; /* at 0: there is nothing to try again */
 };
 
 /* The driver is loaded when the first device comes. */
@@ -90,6 +95,7 @@ const char *virtio_plug(struct machine *machine, const char *name, uint64_t max_
         return refused;
     device = must_alloc(1, sizeof(*device));
     device->name = must_copy(name, strlen(name));
+    device->retry_ns = RETRY_MIN_NS;
     config.name = device->name;
     config.backing = fake_backing_open(machine->fake, &spec);
     *error = config.backing ? open_device(machine, device, &config, reason) : -ENOMEM;
@@ -104,22 +110,42 @@ const char *virtio_plug(struct machine *machine, const char *name, uint64_t max_
     return NULL;
 }
 
+static int request(struct machine *machine, struct virtio_device *device,
+                   uint64_t requested_bytes, struct memplug_reason *reason)
+{
+    int error = virtio_mem_request(&device->device, requested_bytes, &machine->limit, reason);
+
+    device->retry_at_ns = 0;
+    if (error != -EBUSY && error != -ENOMEM) {
+        device->retry_ns = RETRY_MIN_NS;
+        return error;
+    }
+    device->retry_at_ns = machine_clock(machine) + device->retry_ns;
+    return error;
+}
+
 int virtio_resize(struct machine *machine, const char *name, uint64_t requested_bytes,
                   struct memplug_reason *reason)
 {
     struct virtio_device *device = find_device(machine, name);
 
-    if (!device)
-        return -ENODEV;
-    return virtio_mem_request(&device->device, requested_bytes, &machine->limit, reason);
+    return device ? request(machine, device, requested_bytes, reason) : -ENODEV;
 }
 
 void virtio_work(struct machine *machine)
 {
     struct memplug_reason reason = {0};
 
-    if (machine->virtio)
-        virtio_mem_work(&machine->virtio->driver, &machine->limit, &reason);
+    if (!machine->virtio)
+        return;
+    virtio_mem_work(&machine->virtio->driver, &machine->limit, &reason);
+    for (struct virtio_device *device = machine->virtio->first; device; device = device->next) {
+        if (!device->retry_at_ns || device->retry_at_ns > machine_clock(machine))
+            continue;
+        device->retry_ns = 2 * device->retry_ns < RETRY_MAX_NS ? 2 * device->retry_ns
+                                                               : RETRY_MAX_NS;
+        request(machine, device, device->device.requested_bytes, &reason);
+    }
 }
 
 bool virtio_plugged(const struct machine *machine, const char *name, uint64_t *bytes)

@@ -15,7 +15,8 @@ const char *virtio_plug(struct machine *machine, const char *name, uint64_t max_
 int virtio_resize(struct machine *machine, const char *name, uint64_t requested_bytes,
                   struct memplug_reason *reason);
 
-/* After each step: devices that waited for blocks to go online go on. */
+/* After each step: devices that waited for blocks to go online go on, and those whose memory was
+ * busy, when it is time to try again. */
 void virtio_work(struct machine *machine);
 
 /* How much is plugged in; false: there is no such device. */
