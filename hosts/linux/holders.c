@@ -247,7 +247,8 @@ void mpl_holders_look(struct memplug_space *space)
     holders->nr_told = 0;
     holders->asked_nr = 0;
     memset(holders->nr_of, 0, sizeof(holders->nr_of));
-    mpl_proc_calls(look.deadline_ns, look_at_call, &look);
+    holders->blind = !mpl_proc_calls(look.deadline_ns, look_at_call, &look) &&
+                     mpl_now_ns() < look.deadline_ns;
     mpl_proc_each("/proc/thread-self/fd", look.deadline_ns, look_at_fd, &look);
     mpl_proc_lines("/proc/thread-self/maps", look.deadline_ns, look_at_mapping, &look);
     holders->cut |= mpl_now_ns() >= look.deadline_ns;

@@ -19,6 +19,7 @@
 
 struct mpl_holders {
     struct mpl_lock lock;
+    bool blind;         /* what threads do cannot be seen */
     bool cut;           /* there was no time or no place for all */
     unsigned nr_told;
     struct memplug_holder told[MPL_NR_TOLD];                  /* in the space's window */

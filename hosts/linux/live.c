@@ -272,7 +272,7 @@ static void settle_group(struct memplug_space *space, struct memplug_move *moves
             mpl_live_note_held(unit->record, live->held);
         }
     }
-    if (live->waiters)
+    if (live->waiters.any)
         mpl_waiters_wake(space, moves, nr_moves, false);
     scrub_sources(space, moves, nr_moves, &live->units[0].from);
     for (unsigned i = 0; i < live->nr; i++)

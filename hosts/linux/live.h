@@ -16,9 +16,10 @@
 #include "space.h"
 
 #define MPL_LIVE_UNITS MPL_PINS_PAGES
+#define MPL_NR_INHERITING 256u
 
 /* Known by their addresses: why.c says more where one of them is the reason. */
-extern const char mpl_why_held[], mpl_why_held_huge[], mpl_why_waiter[];
+extern const char mpl_why_held[], mpl_why_held_huge[], mpl_why_waiter[], mpl_why_blind[];
 
 /* One unit under way, its record locked. */
 struct mpl_live_unit {
@@ -31,6 +32,16 @@ struct mpl_live_unit {
     bool switched;        /* it has the new frame */
 };
 
+/* waiters.h: what was seen last. Good for as long as the look took: it is never more than half of
+ * the work, however many threads there are. */
+struct mpl_live_waiters {
+    uint64_t looked_ns, took_ns;
+    bool blind;             /* not all threads could be looked at */
+    bool any;               /* some sleep in this space */
+    unsigned nr_inheriting; /* with priority inheritance; more than there is place for: blind */
+    uint64_t inheriting[MPL_NR_INHERITING]; /* where, as units */
+};
+
 struct mpl_live {
     struct mpl_live_unit units[MPL_LIVE_UNITS];
     unsigned nr;          /* by address in the program, once they are all there */
@@ -40,8 +51,7 @@ struct mpl_live {
     unsigned nr_fences;
     uint64_t raised_ns;
     bool held;            /* the proof has failed: a page is held for I/O */
-    bool waiters;         /* waiters.h: some sleep in this space */
-    bool waiter_stays;    /* one in a unit of the group, and it cannot be woken */
+    struct mpl_live_waiters waiters;
     bool hurried;         /* the thread's nice value was changed */
     long nice;
 

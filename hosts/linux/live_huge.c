@@ -164,7 +164,7 @@ static void settle_all(struct memplug_space *space, const struct memplug_move *m
         mpl_pause_add(&space->pause, stop_ns);
     }
     mpl_count(&space->counters.copied_bytes, live->nr * space->unit_bytes);
-    if (live->waiters)
+    if (live->waiters.any)
         mpl_waiters_wake(space, moves, nr_moves, false);
     release_all(live);
     mpl_backing_renew(space->host, address);
@@ -209,8 +209,9 @@ void mpl_live_huge(struct memplug_space *space, struct memplug_move *moves, unsi
         release_all(space->live);
         return;
     }
-    if (mpl_waiters_stay(space)) {
-        refuse_all(space, moves, nr_moves, -EBUSY, mpl_why_waiter);
+    why = mpl_waiters_stay(space);
+    if (why) {
+        refuse_all(space, moves, nr_moves, -EBUSY, why);
         release_all(space->live);
         return;
     }

@@ -6,6 +6,7 @@
 #include "say.h"
 #include "sys.h"
 
+#include <errno.h>
 #include <limits.h>
 #include <sys/uio.h>
 
@@ -127,12 +128,18 @@ bool mpl_proc_lines(const char *path, uint64_t deadline_ns, mpl_proc_line *act, 
 struct calls {
     mpl_proc_call_act *act;
     void *context;
+    bool blind;
 };
+
+static bool has_ended(int tid)
+{
+    return syscall(SYS_tgkill, syscall(SYS_getpid), (long)tid, 0L) != 0 && errno == ESRCH;
+}
 
 /* "202 0x7f0012 0x0 0x1 0x0 0x0 0x0 0x7ffe10 0x7f00aa", "running", or "-1 0x7ffe10 0x7f00aa". */
 static bool look_at_thread(void *context, int tid)
 {
-    const struct calls *calls = context;
+    struct calls *calls = context;
     struct mpl_proc_call call = {.tid = tid};
     char path[MPL_PROC_PATH_MAX], text[256];
     const char *at = text;
@@ -141,9 +148,12 @@ static bool look_at_thread(void *context, int tid)
 
     mpl_proc_path(path, "/proc/self/task/", tid, "/syscall");
     fd = mpl_sys_open(path, O_RDONLY);
-    if (fd < 0)
-        return true; /* it has ended, or this kernel does not tell */
+    if (fd < 0) {
+        calls->blind |= !has_ended(tid);
+        return true;
+    }
     length = mpl_sys_read(fd, text, sizeof(text) - 1);
+    calls->blind |= length < 0 && errno != ESRCH;
     mpl_sys_close(fd);
     text[length > 0 ? length : 0] = 0;
     if (*at < '0' || *at > '9')
@@ -160,7 +170,7 @@ bool mpl_proc_calls(uint64_t deadline_ns, mpl_proc_call_act *act, void *context)
 {
     struct calls calls = {.act = act, .context = context};
 
-    return mpl_proc_each("/proc/self/task", deadline_ns, look_at_thread, &calls);
+    return mpl_proc_each("/proc/self/task", deadline_ns, look_at_thread, &calls) && !calls.blind;
 }
 
 bool mpl_proc_peek(uint64_t address, void *bytes, uint64_t size_bytes)

@@ -36,7 +36,9 @@ struct mpl_proc_call {
     uint64_t args[6];
 };
 
-/* Each of them. Threads that run, the caller among them, are passed over. About 10 us a thread. */
+/* Each of them. Threads that run, the caller among them, are passed over. About 10 us a thread.
+ * False also if a thread could not be looked at: no /proc, a kernel that does not tell, or a
+ * process that is not dumpable and not root. */
 typedef bool mpl_proc_call_act(void *context, const struct mpl_proc_call *call);
 bool mpl_proc_calls(uint64_t deadline_ns, mpl_proc_call_act *act, void *context);
 

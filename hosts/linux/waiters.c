@@ -103,11 +103,11 @@ static bool each_of_call(void *context, const struct mpl_proc_call *call)
     return mpl_waiters_of(call, each->act, each->context);
 }
 
-static void each_waiter(mpl_waiter_act *act, void *context, uint64_t deadline_ns)
+static bool each_waiter(mpl_waiter_act *act, void *context)
 {
     struct each each = {act, context};
 
-    mpl_proc_calls(deadline_ns, each_of_call, &each);
+    return mpl_proc_calls(mpl_now_ns() + LOOK_NS, each_of_call, &each);
 }
 
 /* --- before the fence ------------------------------------------------------------------------- */
@@ -115,36 +115,56 @@ static void each_waiter(mpl_waiter_act *act, void *context, uint64_t deadline_ns
 static bool note_waiter(void *context, const struct mpl_waiter *waiter)
 {
     const struct memplug_space *space = context;
-    struct mpl_live *live = space->live;
+    struct mpl_live_waiters *waiters = &space->live->waiters;
 
     if (!mpl_in_window(space, waiter->address))
         return true;
-    live->waiters = true;
-    for (unsigned i = 0; i < live->nr && waiter->inherits; i++)
-        live->waiter_stays |= live->units[i].unit == mpl_unit_of(space, waiter->address);
-    return !live->waiter_stays;
+    waiters->any = true;
+    if (!waiter->inherits)
+        return true;
+    if (waiters->nr_inheriting == MPL_NR_INHERITING)
+        return false;
+    waiters->inheriting[waiters->nr_inheriting++] = mpl_unit_of(space, waiter->address);
+    return true;
 }
 
-bool mpl_waiters_stay(struct memplug_space *space)
+static void look(struct memplug_space *space)
 {
-    struct mpl_live *live = space->live;
-    uint64_t deadline_ns = mpl_now_ns() + LOOK_NS;
+    struct mpl_live_waiters *waiters = &space->live->waiters;
+    uint64_t start_ns = mpl_now_ns();
 
-    live->waiters = live->waiter_stays = false;
-    each_waiter(note_waiter, space, deadline_ns);
-    /* Without /proc nobody tells, and there is no pin proof either. */
-    return live->waiter_stays || mpl_now_ns() >= deadline_ns;
+    if (start_ns - waiters->looked_ns < waiters->took_ns)
+        return;
+    waiters->any = false;
+    waiters->nr_inheriting = 0;
+    waiters->blind = !each_waiter(note_waiter, space);
+    waiters->looked_ns = mpl_now_ns();
+    waiters->took_ns = waiters->looked_ns - start_ns;
+}
+
+const char *mpl_waiters_stay(struct memplug_space *space)
+{
+    const struct mpl_live *live = space->live;
+
+    look(space);
+    if (live->waiters.blind)
+        return mpl_why_blind;
+    for (unsigned i = 0; i < live->waiters.nr_inheriting; i++)
+        for (unsigned unit = 0; unit < live->nr; unit++)
+            if (live->units[unit].unit == live->waiters.inheriting[i])
+                return mpl_why_waiter;
+    return NULL;
 }
 
 int mpl_live_waiters(struct memplug_space *space)
 {
     struct mpl_live *live = space->live;
 
-    if (!mpl_waiters_stay(space))
+    live->why = mpl_waiters_stay(space);
+    if (!live->why)
         return 0;
     if (live->nr > 1)
         return -EAGAIN;
-    live->why = mpl_why_waiter;
     mpl_count(&space->counters.nr_refused_other, 1);
     return -EBUSY;
 }
@@ -172,7 +192,7 @@ static void wake_at(struct memplug_space *space, uint64_t pfn, uint64_t offset, 
     if (nr > 0)
         mpl_count(&space->counters.nr_waiters_woken, (uint64_t)nr);
     if (from.kind == MEMPLUG_BACKING_MEMFD)
-        mpl_space_scrub(space, pfn + offset / space->page_bytes, 1, &from);
+        mpl_space_scrub(space, pfn, space->unit_pages, &from);
 }
 
 static bool wake_waiter(void *context, const struct mpl_waiter *waiter)
@@ -196,5 +216,5 @@ void mpl_waiters_wake(struct memplug_space *space, const struct memplug_move *mo
 {
     struct wake wake = {space, moves, nr_moves, late};
 
-    each_waiter(wake_waiter, &wake, mpl_now_ns() + LOOK_NS);
+    each_waiter(wake_waiter, &wake);
 }

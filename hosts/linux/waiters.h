@@ -35,9 +35,9 @@ struct mpl_waiter {
 typedef bool mpl_waiter_act(void *context, const struct mpl_waiter *waiter);
 bool mpl_waiters_of(const struct mpl_proc_call *call, mpl_waiter_act *act, void *context);
 
-/* Is there one in a unit of the group (live.h) that cannot be woken, or no time to find out? Takes
- * note whether others sleep in the space. */
-bool mpl_waiters_stay(struct memplug_space *space);
+/* Why the group (live.h) has to stay: a unit has one that cannot be woken, or there is no way or no
+ * time to find out. Else null. Takes note whether others sleep in the space. */
+const char *mpl_waiters_stay(struct memplug_space *space);
 
 /* Wake whoever sleeps at the old place of a unit that has moved: result 0, and the source is still
  * ours. What that brings into an empty source goes again. late: at the end of a batch, for who was

@@ -16,6 +16,11 @@ const char mpl_why_held[] = "a page is held for I/O: direct I/O in flight, or a 
 const char mpl_why_held_huge[] = "a page of its block of huge pages is held for I/O";
 const char mpl_why_waiter[] =
     "a thread waits there for a process-shared lock with priority inheritance";
+const char mpl_why_blind[] =
+    "whether threads sleep there on shared futexes cannot be seen: /proc/self/task is not readable";
+
+static const char remedy_waiter[] = "let that thread have its lock";
+static const char remedy_blind[] = "mount /proc, and make the process dumpable (prctl)";
 
 /* The frames that are proved free of pins at once. */
 struct span {
@@ -71,7 +76,11 @@ static int ask_holders(const struct memplug_space *space, uint64_t pfn, const ch
     mpl_lock_enter(&space->holders->lock);
     if (mpl_holders_next(space, pfn, space->unit_pages, true, &at)) {
         *why = mpl_why_waiter;
-        *remedy = "let that thread have its lock";
+        *remedy = remedy_waiter;
+        result = -EBUSY;
+    } else if (space->holders->blind) {
+        *why = mpl_why_blind;
+        *remedy = remedy_blind;
         result = -EBUSY;
     } else if (is_proved(space) && has_buffer(space, &span)) {
         *why = span.nr > MPL_PINS_PAGES ? mpl_why_held_huge : mpl_why_held;
@@ -299,6 +308,8 @@ static void describe(const struct memplug_space *space, uint64_t pfn, uint64_t u
         say_holders(&say, space, &span, times->held_ns, &reason->remedy);
     else if (holder)
         say_waiter(&say, holder);
+    if (waits || reason->why == mpl_why_blind)
+        reason->remedy = waits ? remedy_waiter : remedy_blind;
 }
 
 void mpl_live_describe(void *context, memplug_pfn_t pfn, uint64_t cookie,

@@ -10,9 +10,10 @@
  * Futexes. Private ones do not notice a move. Threads that sleep on another one (a process-shared
  * mutex, semaphore or condition variable; pthread_join() of a thread whose stack is movable) are
  * woken by the move for no reason, as futex(2) allows, and sleep again. Where one waits for a
- * process-shared lock with priority inheritance the unit stays: -EBUSY. Not seen, and lost by a
- * move: futex waits submitted to an io_uring, waiters requeued from one shared futex to another,
- * and those of a kernel without /proc/PID/task/TID/syscall.
+ * process-shared lock with priority inheritance the unit stays: -EBUSY; so does every unit where
+ * /proc/PID/task/TID/syscall cannot be read (a process that is neither root nor dumpable). Not
+ * seen, and lost by a move: futex waits submitted to an io_uring, and waiters requeued from one
+ * shared futex to another.
  *
  * Held pages. I/O in flight holds a page, and its unit stays until it is let go. A move waits for
  * that up to 5 ms (20 ms: huge pages), with the unit's writers, and offline tries as often as its

@@ -4,10 +4,12 @@
 #define _GNU_SOURCE
 #include "space_test.h"
 
+#include <grp.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdatomic.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <time.h>
 
@@ -367,6 +369,48 @@ static void with_inheritance(void **state)
     close_shared(&machine, shared);
 }
 
+/* --- without sight --------------------------------------------------------------------------- */
+
+/* A user whose own files in /proc are root's: it cannot be seen who sleeps where. */
+static int cannot_see(void *argument)
+{
+    struct memplug_space_config config = {
+        .uffd_device_fd = *(int *)argument,
+        .node = MEMPLUG_ANY_NODE,
+    };
+    struct machine machine;
+    char *a;
+
+    CHECK(geteuid() == 0 && setgroups(0, NULL) == 0 && setgid(65534) == 0 && setuid(65534) == 0);
+    CHECK(prctl(PR_SET_DUMPABLE, 1) == 0);
+    CHECK(machine_open(&machine, MEMPLUG_BACKING_MEMFD, 2, -1, &config) == 0);
+    CHECK(memplug_map(machine.space, UNIT, NULL, (void **)&a, NULL) == 0);
+    fill_words(a, UNIT, 9);
+    CHECK(memplug_why(machine.pool, machine.first, &machine.reason) == 0);
+    CHECK(prctl(PR_SET_DUMPABLE, 0) == 0);
+    CHECK(memplug_why(machine.pool, machine.first, &machine.reason) == -EBUSY);
+    CHECK(strstr(machine.reason.why, "cannot be seen") && strstr(machine.reason.remedy, "prctl"));
+    CHECK(machine_offline(&machine, 0, 2) == -EBUSY);
+    CHECK(strstr(machine.reason.why, "cannot be seen") && strstr(machine.reason.remedy, "prctl"));
+    CHECK(prctl(PR_SET_DUMPABLE, 1) == 0);
+    CHECK(machine_offline(&machine, 0, 2) == 0);
+    CHECK(words_hold(a, UNIT, 9));
+    CHECK(memplug_unmap(machine.space, a, UNIT) == 0);
+    CHECK(machine_close(&machine) == 0);
+    return 0;
+}
+
+static void without_sight(void **state)
+{
+    int fd = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+
+    (void)state;
+    if (fd < 0 || geteuid() != 0)
+        SKIP("needs root, to become somebody else, and /dev/userfaultfd");
+    assert_int_equal(in_child(cannot_see, &fd), 0);
+    close(fd);
+}
+
 /* --- under load ------------------------------------------------------------------------------ */
 
 struct game {
@@ -467,6 +511,7 @@ int main(void)
         cmocka_unit_test(on_huge_pages),
         cmocka_unit_test(join_of_a_movable_stack),
         cmocka_unit_test(with_inheritance),
+        cmocka_unit_test(without_sight),
         cmocka_unit_test(under_load),
     };
 

@@ -237,6 +237,46 @@ static void each_one_is_told(void **state)
     end(&machine, a, 4 * UNIT);
 }
 
+/* Huge pages go a block at a time: the buffer may be in another unit of it. */
+static void buffer_on_huge_pages(void **state)
+{
+    const char *why_not = hugepages_borrow(300);
+    struct ring_pin pin = {0};
+    struct machine machine;
+    char *a = NULL;
+
+    (void)state;
+    if (!why_not && machine_open(&machine, MEMPLUG_BACKING_HUGETLB, 2, -1, NULL) != 0)
+        why_not = "no two blocks of huge pages";
+    if (!why_not && memplug_space_movable(machine.space, &machine.reason) != 0)
+        why_not = machine.reason.why;
+    if (!why_not) {
+        a = map_named(&machine, 2 * UNIT, "huge");
+        why_not = ring_pin_take(&pin, a + UNIT + OFFSET, 2 * PAGE) != 0 ? "no io_uring here" : NULL;
+    }
+    if (why_not) {
+        hugepages_return();
+        SKIP("%s", why_not);
+    }
+    assert_int_equal(why(&machine), -EBUSY);
+    assert_int_equal(machine.reason.nr_pages, 2);
+    for (unsigned i = 0; i < 2; i++) {
+        detail_has(&machine, "Mapped at %p-%p (4 MiB, \"huge\") for ", (void *)a,
+                   (void *)(a + 2 * UNIT));
+        detail_has(&machine, "io_uring at descriptor %d (%p, 8 KiB)", fd_of(&pin),
+                   (void *)(a + UNIT + OFFSET));
+        assert_int_equal(machine_offline(&machine, 0, 2), -EBUSY);
+        assert_non_null(strstr(machine.reason.why, "block of huge pages is held for I/O"));
+    }
+    assert_true(stat_of(&machine).refused.nr >= 4);
+    ring_pin_drop(&pin);
+    for (unsigned i = 0; i < 20 && machine_offline(&machine, 0, 0) != 0; i++)
+        usleep(50000);
+    assert_int_equal(machine.reason.error, 0);
+    end(&machine, a, 2 * UNIT);
+    hugepages_return();
+}
+
 /* --- waiting for a pin ----------------------------------------------------------------------- */
 
 static void *drop_later(void *argument)
@@ -278,7 +318,7 @@ static void pin_goes_away(void **state)
         SKIP("no io_uring here");
     before = dump_of(&machine);
     /* It stays for longer than there is time: the deadline, and then the stop flag. */
-    double start = now_s();
+    double begin = now_s(), start = begin;
     assert_int_equal(offline_within(&machine, UINT32_MAX, 200000000, NULL), -ETIMEDOUT);
     assert_true(now_s() - start >= 0.2 && now_s() - start < 5);
     buffer_is_named(&machine, a + OFFSET, fd_of(&pin));
@@ -292,6 +332,7 @@ static void pin_goes_away(void **state)
     stat = stat_of(&machine);
     printf("   %lu fences in vain, %.1f ms in all\n", (unsigned long)stat.refused.nr,
            (double)stat.refused.total_ns / 1e6);
+    assert_true((double)stat.refused.total_ns / 1e9 < 0.8 * (now_s() - begin));
     /* It goes away meanwhile. */
     assert_int_equal(pthread_create(&thread, NULL, drop_later, &pin), 0);
     start = now_s();
@@ -448,6 +489,7 @@ int main(void)
         cmocka_unit_test(registered_buffer),
         cmocka_unit_test(buffer_in_small_units),
         cmocka_unit_test(each_one_is_told),
+        cmocka_unit_test(buffer_on_huge_pages),
         cmocka_unit_test(pin_goes_away),
         cmocka_unit_test(spliced_page),
         cmocka_unit_test(direct_reads),
