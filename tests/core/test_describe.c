@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* What an owner says of a page that is named, in memplug_why() and in a failed offline: asked for
- * once, after one look, without a change to anything. */
+/* A page that stays. What its owner says of it, in memplug_why() and in a failed offline: asked for
+ * once, after one look, without a change to anything. And how long it is waited for. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -17,7 +17,18 @@ struct world {
     struct memplug *pool;
     struct fake_backing *backing;
     unsigned nr_looks, nr_described;
+    struct memplug_host host; /* the machine's, with naps that are counted */
+    struct memplug_host_ops ops;
 };
+
+static unsigned nr_naps;
+static void (*relax)(void *host, unsigned nr_spins);
+
+static void count_nap(void *host, unsigned nr_spins)
+{
+    nr_naps += nr_spins == MPL_SPINS_TO_SLEEP;
+    relax(host, nr_spins);
+}
 
 static const char on_fire[] = "it is on fire";
 
@@ -72,7 +83,12 @@ static void open_world(struct world *world)
     *world = (struct world){0};
     assert_int_equal(fake_open(&machine, &world->machine), 0);
     world->backing = fake_backing_open(world->machine, &spec);
-    config.host = fake_host(world->machine);
+    world->host = *fake_host(world->machine);
+    world->ops = *world->host.ops;
+    relax = world->ops.relax;
+    world->ops.relax = count_nap;
+    world->host.ops = &world->ops;
+    config.host = &world->host;
     metadata_bytes = memplug_metadata_bytes(&config);
     assert_int_equal(memplug_open(&config, fake_metadata(world->machine, metadata_bytes),
                                   metadata_bytes, &world->pool, NULL), 0);
@@ -156,10 +172,35 @@ static void why_described(void **state)
     (void)fake_close(world.machine, NULL, 0);
 }
 
+static unsigned naps_of(struct world *world, uint32_t tries)
+{
+    nr_naps = world->nr_looks = 0;
+    assert_int_equal(memplug_offline(world->pool, 1, 1, &(struct memplug_limit){.tries = tries},
+                                     NULL), -MPL_EBUSY);
+    return nr_naps;
+}
+
+/* Each try is followed by a longer pause, but for the last: 2, 4, 8 naps, up to 128. */
+static void pauses_grow(void **state)
+{
+    struct world world;
+
+    (void)state;
+    open_world(&world);
+    plug(&world);
+    alloc_at(&world, 270, 3);
+    assert_int_equal(naps_of(&world, 1), 0);
+    assert_int_equal(naps_of(&world, 2), 2);
+    assert_int_equal(naps_of(&world, 0), 2 + 4 + 8 + 16); /* the default is 5 tries */
+    assert_int_equal(naps_of(&world, 10), 254 + 2 * 128);
+    (void)fake_close(world.machine, NULL, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(why_described),
+        cmocka_unit_test(pauses_grow),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -159,6 +159,30 @@ static int at_the_limit(void *argument)
     return 0;
 }
 
+/* What is not locked would be, by the move: that cannot be, and it is said. */
+static int no_room_to_lock(void *argument)
+{
+    struct machine machine;
+    int result = open_movable(&machine);
+    char *a;
+
+    (void)argument;
+    if (result != 0)
+        return result;
+    CHECK(memplug_map(machine.space, UNIT, NULL, (void **)&a, NULL) == 0);
+    fill_words(a, UNIT, 1);
+    CHECK(mlockall(MCL_FUTURE) == 0);
+    if (without_right((uint64_t)number_in("/proc/self/status", "VmLck:") * 1024) != 0)
+        return 77;
+    CHECK(machine_offline(&machine, 0, 2) == -EBUSY);
+    CHECK(strstr(machine.reason.why, "RLIMIT_MEMLOCK"));
+    CHECK(is_locked(a) == 0);
+    CHECK(munlockall() == 0);
+    CHECK(machine_offline(&machine, 0, 2) == 0);
+    CHECK(words_hold(a, UNIT, 1));
+    return 0;
+}
+
 static void run(int (*check)(void *), void *argument)
 {
     int result;
@@ -196,6 +220,12 @@ static void limit(void **state)
     run(at_the_limit, NULL);
 }
 
+static void no_room(void **state)
+{
+    (void)state;
+    run(no_room_to_lock, NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -203,6 +233,7 @@ int main(void)
         cmocka_unit_test(current),
         cmocka_unit_test(current_and_future),
         cmocka_unit_test(limit),
+        cmocka_unit_test(no_room),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
