@@ -265,7 +265,7 @@ int mpl_pins_open(struct mpl_pins *p, void *scratch)
         return -EINVAL;
     if (sysconf(_SC_PAGESIZE) != (long)MPL_PINS_PAGE)
         return -EOPNOTSUPP;
-    p->pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    p->pagemap = open("/proc/thread-self/pagemap", O_RDONLY | O_CLOEXEC);
     if (p->pagemap < 0)
         return -errno;
     int err = scan_huge(p->pagemap, scratch);

@@ -54,7 +54,7 @@ enum mpl_pins_by {
 
 /* One mover's prover. Owned by the caller, used by one thread at a time. */
 struct mpl_pins {
-    int pagemap;   /* /proc/self/pagemap of this process; a forked child opens its own */
+    int pagemap;   /* /proc/thread-self/pagemap of this process; a forked child opens its own */
     char *scratch; /* MPL_PINS_EXTENT of address space, so aligned, reserved by the caller */
     int collapse;  /* 0: this proof is trusted; else -errno, why it is not */
     int split;

@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "fence.h"
+#include "proc.h"
 
 #ifndef F_ADD_SEALS
 #define F_ADD_SEALS 1033
@@ -274,15 +275,9 @@ static char *hold_spares(void)
 /* A descriptor of the same file that cannot write: its mappings do not count as writable. */
 static int reopen_read_only(int fd)
 {
-    char path[32] = "/proc/self/fd/", digits[12];
-    unsigned n = 0, at = 14;
+    char path[MPL_PROC_PATH_MAX];
 
-    do
-        digits[n++] = (char)('0' + fd % 10);
-    while ((fd /= 10) > 0);
-    while (n > 0)
-        path[at++] = digits[--n];
-    path[at] = 0;
+    mpl_proc_path(path, "/proc/thread-self/fd/", fd, "");
     int ro = open(path, O_RDONLY | O_CLOEXEC);
 
     return ro < 0 ? -errno : ro;

@@ -75,6 +75,17 @@ static bool waits_for_several(const struct mpl_proc_call *call, mpl_waiter_act *
     return true;
 }
 
+/* A wait with a time that went on after a stop: the registers are those of the first call. Of other
+ * calls they may look like it, which costs a wake for nobody. */
+static bool waits_again(const struct mpl_proc_call *call, mpl_waiter_act *act, void *context)
+{
+    unsigned command = (unsigned)call->args[1] & FUTEX_CMD_MASK;
+
+    if (command != FUTEX_WAIT && command != FUTEX_WAIT_BITSET)
+        return true;
+    return waits_in_futex(call, act, context);
+}
+
 bool mpl_waiters_of(const struct mpl_proc_call *call, mpl_waiter_act *act, void *context)
 {
     struct mpl_waiter waiter = {.tid = call->tid, .address = call->args[0]};
@@ -82,6 +93,8 @@ bool mpl_waiters_of(const struct mpl_proc_call *call, mpl_waiter_act *act, void 
     switch (call->nr) {
     case SYS_futex:
         return waits_in_futex(call, act, context);
+    case SYS_restart_syscall:
+        return waits_again(call, act, context);
     case SYS_futex_waitv:
         return waits_for_several(call, act, context);
     case SYS_futex_wait:

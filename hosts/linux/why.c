@@ -211,7 +211,7 @@ static void say_told(struct mpl_say *say, const struct memplug_holder *holder)
 static void say_candidate(struct mpl_say *say, const struct memplug_holder *first, uint64_t nr)
 {
     static const char *const words[MEMPLUG_NR_HOLDERS] = {
-        [MEMPLUG_HOLDER_IO_URING] = "a request of the io_uring",
+        [MEMPLUG_HOLDER_IO_URING] = "a request or a ring of the io_uring",
         [MEMPLUG_HOLDER_AIO] = "AIO",
         [MEMPLUG_HOLDER_DIRECT] = "direct I/O",
         [MEMPLUG_HOLDER_DEVICE] = "VFIO or RDMA",

@@ -128,7 +128,7 @@ enum memplug_holder_kind {
     MEMPLUG_HOLDER_BUFFER,   /* a buffer that is registered with an io_uring */
     MEMPLUG_HOLDER_CALL,     /* a thread sleeps in a read or write of a descriptor with O_DIRECT */
     MEMPLUG_HOLDER_FUTEX,    /* no I/O: a thread waits for a process-shared lock with inheritance */
-    MEMPLUG_HOLDER_IO_URING, /* from here on candidates: it may have requests in flight */
+    MEMPLUG_HOLDER_IO_URING, /* from here on candidates: requests in flight, rings in its memory */
     MEMPLUG_HOLDER_AIO,      /* an AIO context: likewise */
     MEMPLUG_HOLDER_DIRECT,   /* a descriptor with O_DIRECT: used by way of those two */
     MEMPLUG_HOLDER_DEVICE,   /* VFIO or RDMA */

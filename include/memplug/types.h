@@ -83,7 +83,7 @@ struct memplug_limit {
 };
 
 /* Of memplug_reason.detail; what does not fit is cut. */
-#define MEMPLUG_DETAIL_BYTES 400u
+#define MEMPLUG_DETAIL_BYTES 512u
 
 /*
  * Why a call failed, or would fail. Filled on every failure if the caller gave one; the strings

@@ -8,6 +8,7 @@
 #include <linux/futex.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -60,7 +61,8 @@ static bool sleeps(const struct sleeper *sleeper)
             snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", sleeper->tid);
             nr = number_in(path, NULL);
         }
-        if (nr == SYS_futex || nr == NR_FUTEX_WAITV || nr == NR_FUTEX_WAIT)
+        if (nr == SYS_futex || nr == SYS_restart_syscall || nr == NR_FUTEX_WAITV ||
+            nr == NR_FUTEX_WAIT)
             return true;
         usleep(1000);
     }
@@ -214,6 +216,30 @@ static long wait_two(struct shared *shared)
     return 0;
 }
 
+/* With a time: after a stop it goes on as restart_syscall(2). */
+static long wait_stopped(struct shared *shared)
+{
+    const struct timespec minute = {.tv_sec = 60};
+
+    while (__atomic_load_n(&shared->word, __ATOMIC_ACQUIRE) == 0)
+        syscall(SYS_futex, &shared->word, FUTEX_WAIT, 0, &minute, NULL, 0);
+    return 0;
+}
+
+static void stop_all(void)
+{
+    pid_t parent = getpid(), child = fork();
+
+    assert_true(child >= 0);
+    if (child == 0) {
+        kill(parent, SIGSTOP);
+        usleep(20000);
+        kill(parent, SIGCONT);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(child, NULL, 0), child);
+}
+
 static void wake_word(struct shared *shared)
 {
     __atomic_store_n(&shared->word, 1, __ATOMIC_RELEASE);
@@ -233,6 +259,7 @@ static const struct primitive {
     {"word", wait_word, wake_word, false},
     {"several words", wait_several, wake_word, false},
     {"futex2", wait_two, wake_word, false},
+    {"word, after a stop", wait_stopped, wake_word, false},
 };
 
 #define NR_KINDS (sizeof(kinds) / sizeof(kinds[0]))
@@ -246,6 +273,8 @@ static void check_kind(const struct primitive *kind, enum memplug_backing_kind b
     if (kind->locked)
         pthread_mutex_lock(&shared->mutex);
     start(&sleeper, shared, kind->sleep);
+    if (kind->sleep == wait_stopped)
+        stop_all();
     move(&machine);
     usleep(20000);
     assert_false(atomic_load(&sleeper.done)); /* nobody has woken it but us, and it slept on */
@@ -411,6 +440,48 @@ static void without_sight(void **state)
     close(fd);
 }
 
+/* The leader of the threads has ended, and the others go on. */
+static void *without_leader(void *argument)
+{
+    static struct sleeper sleeper;
+    struct machine *machine = argument;
+    struct shared *shared = open_shared(machine, MEMPLUG_BACKING_MEMFD, PTHREAD_PROCESS_SHARED);
+    char path[64];
+
+    snprintf(path, sizeof(path), "/proc/self/task/%d/stat", getpid());
+    for (long state = 0; state != 'Z'; usleep(1000)) {
+        char text[512] = {0};
+        int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+        if (fd < 0 || read(fd, text, sizeof(text) - 1) < 0)
+            _exit(1);
+        close(fd);
+        state = strrchr(text, ')')[2];
+    }
+    start(&sleeper, shared, wait_sem);
+    if (memplug_why(machine->pool, machine->first, &machine->reason) != 0 ||
+        machine_offline(machine, 0, 0) != 0 || stat_of(machine).nr_waiters_woken == 0)
+        _exit(machine_say(machine, "without a leader", 1));
+    post_sem(shared);
+    _exit(wakes(&sleeper, 5) ? 0 : 1);
+}
+
+static int end_leader(void *argument)
+{
+    pthread_t thread;
+
+    CHECK(pthread_create(&thread, NULL, without_leader, argument) == 0);
+    pthread_exit(NULL);
+}
+
+static void leader_has_ended(void **state)
+{
+    static struct machine machine;
+
+    (void)state;
+    assert_int_equal(in_child(end_leader, &machine), 0);
+}
+
 /* --- under load ------------------------------------------------------------------------------ */
 
 struct game {
@@ -512,6 +583,7 @@ int main(void)
         cmocka_unit_test(join_of_a_movable_stack),
         cmocka_unit_test(with_inheritance),
         cmocka_unit_test(without_sight),
+        cmocka_unit_test(leader_has_ended),
         cmocka_unit_test(under_load),
     };
 
