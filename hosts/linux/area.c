@@ -265,3 +265,8 @@ uint64_t mpl_area_give(struct mpl_area *area, uint64_t first_page, uint64_t nr_p
     mpl_lock_leave(&area->lock);
     return left;
 }
+
+uint64_t mpl_area_next(const struct mpl_area *area, uint64_t unit)
+{
+    return find_bit(bits_of(area, MPL_AREA_TAKEN), unit, area->nr_usable, true);
+}

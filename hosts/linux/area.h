@@ -56,6 +56,9 @@ void mpl_area_close(struct mpl_area *area);
 /* Pages in a row; first_page counts from the window's start. -ENOMEM. */
 int mpl_area_take(struct mpl_area *area, uint64_t nr_pages, uint64_t *first_page);
 
+/* The first unit from this one on that has a taken page, or nr_usable. The caller has the lock. */
+uint64_t mpl_area_next(const struct mpl_area *area, uint64_t unit);
+
 /* The way back, for pages of one unit; returns how many pages of the unit are still taken. */
 uint64_t mpl_area_give(struct mpl_area *area, uint64_t first_page, uint64_t nr_pages);
 

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "seal.h"
 
+#include "raw.h"
 #include "sys.h"
 
 #include <errno.h>
@@ -72,45 +73,13 @@ static uint64_t now_ns(void)
 
 /* ---- the helper process ---- */
 
-/* The helper shares the thread-local storage of the thread that made it, errno included: so it
- * must not go through the C library. */
-static inline long raw5(long nr, long a, long b, long c, long d, long e)
-{
-#if defined(__x86_64__)
-    register long r10 __asm__("r10") = d;
-    register long r8 __asm__("r8") = e;
-    long ret;
-
-    __asm__ volatile("syscall"
-                     : "=a"(ret)
-                     : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8)
-                     : "rcx", "r11", "memory");
-    return ret;
-#elif defined(__aarch64__)
-    register long x8 __asm__("x8") = nr;
-    register long x0 __asm__("x0") = a;
-    register long x1 __asm__("x1") = b;
-    register long x2 __asm__("x2") = c;
-    register long x3 __asm__("x3") = d;
-    register long x4 __asm__("x4") = e;
-
-    __asm__ volatile("svc 0"
-                     : "+r"(x0)
-                     : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4)
-                     : "memory");
-    return x0;
-#else
-#error "the helper needs a system call without errno"
-#endif
-}
-
 __attribute__((no_sanitize("address", "undefined", "thread"))) static int helper_main(void *arg)
 {
     struct helper *h = arg;
 
     for (unsigned i = 0; i < h->nr_units; i++) {
         const struct mpl_seal_unit *u = &h->units[i];
-        long at = raw5(SYS_mremap, (long)u->parked, (long)u->len, (long)u->len,
+        long at = mpl_raw5(SYS_mremap, (long)u->parked, (long)u->len, (long)u->len,
                        MREMAP_MAYMOVE | MREMAP_FIXED, (long)u->va);
 
         if (at != (long)u->va) {
@@ -119,7 +88,7 @@ __attribute__((no_sanitize("address", "undefined", "thread"))) static int helper
         }
         h->swapped = i + 1;
     }
-    raw5(SYS_fcntl, h->src_fd, F_ADD_SEALS, F_SEAL_WRITE, 0, 0);
+    mpl_raw5(SYS_fcntl, h->src_fd, F_ADD_SEALS, F_SEAL_WRITE, 0, 0);
     return 0;
 }
 

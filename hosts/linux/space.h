@@ -17,6 +17,7 @@
 
 #include "area.h"
 #include "fence.h"
+#include "fork.h"
 #include "host.h"
 #include "pause.h"
 #include "pins.h"
@@ -78,6 +79,7 @@ struct memplug_space {
     char names[MPL_NR_NAMES][MPL_NAME_MAX];
     struct mpl_space_counters counters;
     struct mpl_pause pause, refused;
+    struct mpl_fork fork;
 };
 
 static inline struct mpl_unit *mpl_unit_at(const struct memplug_space *space, uint64_t unit)

@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include "space.h"
 
+#include "attend.h"
 #include "holders.h"
 #include "live.h"
 #include "sys.h"
@@ -35,8 +36,12 @@ static void open_fence(struct memplug_space *space, const struct memplug_space_c
     space->fence_error = space->uffd_device >= 0
                              ? mpl_fence_open_from(&space->fence, space->uffd_device)
                              : mpl_fence_open(&space->fence);
-    if (space->fence_error == 0)
-        space->fence.fd = mpl_fd_adopt(space->fence.fd);
+    if (space->fence_error != 0)
+        return;
+    space->fence.fd = mpl_fd_adopt(space->fence.fd);
+    space->fork.uffd = mpl_fence_descriptor(space->uffd_device, mpl_attend_features);
+    if (space->fork.uffd >= 0)
+        space->fork.uffd = mpl_fd_adopt(space->fork.uffd);
 }
 
 /* The self-test pins a page of its own; if it finds no proof to trust, there is none. */
@@ -146,6 +151,11 @@ static void close_all(struct memplug_space *space)
     mpl_fence_close(&space->fence);
     if (space->uffd_device >= 0)
         mpl_sys_close(space->uffd_device);
+    if (space->fork.uffd >= 0)
+        mpl_sys_close(space->fork.uffd);
+    if (space->fork.nr_max > 0)
+        mpl_own_unmap(host, space->fork.pieces,
+                      space->fork.nr_max * sizeof(*space->fork.pieces));
     if (space->pins_room)
         mpl_spare_munmap(&host->spare, space->pins_room, 2 * MPL_PINS_EXTENT);
     mpl_table_close(&space->owners, host);
@@ -211,7 +221,7 @@ int memplug_space_open(struct memplug_linux *host, struct memplug *pool,
     space->pins_wanted = config->pins;
     space->node = config->node;
     space->no_fence = config->unsafe_no_fence;
-    space->fence.fd = space->pins.pagemap = space->uffd_device = -1;
+    space->fence.fd = space->pins.pagemap = space->uffd_device = space->fork.uffd = -1;
     result = open_all(space, config, &why);
     if (result != 0) {
         close_all(space);
@@ -232,4 +242,31 @@ int memplug_space_close(struct memplug_space *space, struct memplug_reason *reas
         return mpl_explain(reason, -EBUSY, OPERATION, "something is mapped", "unmap it");
     close_all(space);
     return mpl_explain(reason, 0, OPERATION, NULL, NULL);
+}
+
+/* --- descriptors ------------------------------------------------------------------------------ */
+
+static void take_lower(int fd, int from, int *lowest)
+{
+    if (fd >= from && (*lowest < 0 || fd < *lowest))
+        *lowest = fd;
+}
+
+int memplug_space_descriptor(const struct memplug_space *space, int from)
+{
+    const struct memplug_linux *host = space->host;
+    int lowest = -1;
+
+    take_lower(space->fence.fd, from, &lowest);
+    take_lower(space->fork.uffd, from, &lowest);
+    take_lower(space->pins.pagemap, from, &lowest);
+    take_lower(space->uffd_device, from, &lowest);
+    for (unsigned i = 0; i < MPL_NR_BACKINGS; i++)
+        if (host->backings[i].in_use)
+            take_lower(host->backings[i].fd, from, &lowest);
+    for (uint64_t i = 0; i < host->nr_blocks; i++)
+        if (atomic_load_explicit(&host->blocks[i].state, memory_order_acquire) != 0)
+            take_lower(atomic_load_explicit(&host->blocks[i].fd, memory_order_relaxed), from,
+                       &lowest);
+    return lowest;
 }

@@ -4,8 +4,8 @@
  * the running program, so that the blocks it lies in can go offline.
  *
  * A space is a window of addresses, cut into units (2 MiB). Each unit that has a mapped page holds
- * one allocation of the pool, moved as one. Small mappings share a unit. The mappings do not exist
- * in a forked child, which gets SIGSEGV when it touches them.
+ * one allocation of the pool, moved as one. Small mappings share a unit. A forked child has the
+ * mappings only by memplug_space_fork_before(), else SIGSEGV when it touches them.
  *
  * Futexes. Private ones do not notice a move. Threads that sleep on another one (a process-shared
  * mutex, semaphore or condition variable; pthread_join() of a thread whose stack is movable) are
@@ -121,6 +121,30 @@ int memplug_name(struct memplug_space *space, void *address, uint64_t size_bytes
 
 /* Does this address lie in the space's window? For a caller that sorts pointers; no lock. */
 bool memplug_space_has(const struct memplug_space *space, const void *address);
+
+/* --- fork ------------------------------------------------------------------------------------- */
+
+/*
+ * before: in the thread that is about to fork, as the last thing that it does. After 0 private
+ * copies stand in the place of all mappings, which a child inherits as they are at that moment;
+ * whoever else touches them sleeps until parent. alone: this thread is the only one, so that
+ * nobody has to be held up. On failure nothing has changed, and a child will not have the mappings.
+ * -EBUSY the thread's stack is in them; -EPERM no full userfaultfd, and not alone; -ENOMEM there is
+ * no room for copies; -EAGAIN. check: the first two of these, and nothing is done.
+ * parent: after a 0, whether or not there is a child. It does not fail.
+ * child: what it has is its own, ordinary memory; descriptors of the host and the space are
+ * closed. Nothing of the pool, host and space may be used afterwards but memplug_space_has().
+ */
+int memplug_space_fork_check(const struct memplug_space *space, bool alone,
+                             struct memplug_reason *reason);
+int memplug_space_fork_before(struct memplug_space *space, bool alone,
+                              struct memplug_reason *reason);
+void memplug_space_fork_parent(struct memplug_space *space);
+void memplug_space_fork_child(struct memplug_space *space);
+
+/* The lowest descriptor from this one on that belongs to the space or its host; -1: there is no
+ * other. For a program that closes whatever it finds. */
+int memplug_space_descriptor(const struct memplug_space *space, int from);
 
 /* --- look on ---------------------------------------------------------------------------------- */
 

@@ -1,5 +1,156 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * The program forks. Its handlers of pthread_atfork may use the heap: so ours must be the
+ * innermost, which are those that were registered first. That is why registering is taken too:
+ * whoever comes first has ours go before.
+ *
+ * A child has copies of its own, in ordinary memory, and no pool. Whoever makes a process without
+ * these handlers (clone) gives it no heap: it dies at the first touch.
+ */
+#define _GNU_SOURCE
 #include "preload.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <sys/single_threaded.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+typedef int register_t_(void (*)(void), void (*)(void), void (*)(void), void *);
+typedef pid_t fork_t_(void);
+
+int __register_atfork(void (*before)(void), void (*parent)(void), void (*child)(void),
+                      void *library);
+
+static struct mpl_pre_lock registering;
+static register_t_ *real_register;
+static fork_t_ *real_fork, *real_raw_fork;
+
+/* Of the fork under way; forks come one at a time, by the C library's lock. */
+static int before_error;
+static bool begun;
+
+/* --- handlers --------------------------------------------------------------------------------- */
+
+/* With the fences if there are any: also the kernel writes for a thread that is alone. */
+static int begin(struct memplug_space *space, struct memplug_reason *reason)
+{
+    int result = memplug_space_fork_before(space, false, reason);
+
+    if (result == -EPERM && __libc_single_threaded)
+        result = memplug_space_fork_before(space, true, reason);
+    return result;
+}
+
+static void before_fork(void)
+{
+    struct memplug_space *space = mpl_pre_space_if_open();
+    struct memplug_reason reason = MPL_NO_REASON;
+
+    begun = false;
+    before_error = 0;
+    if (!space)
+        return;
+    before_error = begin(space, &reason);
+    begun = before_error == 0;
+    if (!begun)
+        mpl_say_reason("a child process will die: it cannot have this program's memory", &reason);
+}
+
+static void in_parent(void)
+{
+    if (begun)
+        memplug_space_fork_parent(mpl_preload.space);
+    begun = false;
+}
+
+static void in_child(void)
+{
+    if (atomic_load_explicit(&mpl_preload.state, memory_order_relaxed) != MPL_PRE_READY)
+        return;
+    if (before_error != 0) {
+        syscall(SYS_exit_group, MPL_PRE_EXIT);
+        __builtin_unreachable();
+    }
+    memplug_space_fork_child(mpl_preload.space);
+    atomic_store_explicit(&mpl_preload.state, MPL_PRE_NONE, memory_order_release);
+    begun = false;
+}
+
+/* --- first of all ----------------------------------------------------------------------------- */
+
+/* Looks up what is behind us; the C library has them all. */
+static void *next(const char *name)
+{
+    return dlsym(RTLD_NEXT, name);
+}
+
 void mpl_pre_fork_open(void)
 {
+    union {
+        void *found;
+        register_t_ *call;
+    } registers;
+    union {
+        void *found;
+        fork_t_ *call;
+    } forks, raw_forks;
+
+    mpl_pre_enter(&registering);
+    if (!real_register) {
+        registers.found = next("__register_atfork");
+        forks.found = next("fork");
+        raw_forks.found = next("_Fork");
+        real_register = registers.call;
+        real_fork = forks.call;
+        real_raw_fork = raw_forks.call;
+        if (real_register)
+            real_register(before_fork, in_parent, in_child, NULL);
+    }
+    mpl_pre_leave(&registering);
+}
+
+MPL_PRE_EXPORT int __register_atfork(void (*before)(void), void (*parent)(void),
+                                     void (*child)(void), void *library)
+{
+    mpl_pre_fork_open();
+    return real_register ? real_register(before, parent, child, library) : ENOMEM;
+}
+
+/* --- fork ------------------------------------------------------------------------------------- */
+
+/* What can be known beforehand is an error of fork's; the rest the handlers find. */
+static bool can_fork(void)
+{
+    struct memplug_space *space = mpl_pre_space_if_open();
+    struct memplug_reason reason = MPL_NO_REASON;
+
+    if (!space || memplug_space_fork_check(space, __libc_single_threaded, &reason) == 0)
+        return true;
+    mpl_say_reason("the program gets EAGAIN from fork", &reason);
+    errno = EAGAIN;
+    return false;
+}
+
+MPL_PRE_EXPORT pid_t fork(void)
+{
+    mpl_pre_fork_open();
+    return can_fork() ? real_fork() : -1;
+}
+
+/* The one that runs no handlers. */
+MPL_PRE_EXPORT pid_t _Fork(void)
+{
+    pid_t pid;
+
+    mpl_pre_fork_open();
+    if (!can_fork())
+        return -1;
+    before_fork();
+    pid = real_raw_fork();
+    if (pid == 0)
+        in_child();
+    else
+        in_parent();
+    return pid;
 }

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Who attends while a thread forks. All mappings are fenced then, for everybody; but the C library
+ * makes a few writes to the heap in the forking thread itself, behind the last handler (it locks
+ * what it knows of users and hosts). The attendant, a process with our memory, lets this one thread
+ * through and writes down which pages it did so on. It also reads the events of mappings that move.
+ */
+#ifndef MPL_LINUX_ATTEND_H
+#define MPL_LINUX_ATTEND_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* It makes a handful. Should there be more than this, it sleeps with the others. */
+#define MPL_ATTEND_PAGES 50000u
+
+struct mpl_attend {
+    int uffd;          /* with mpl_attend_features */
+    pid_t pid, forker; /* of the attendant; the thread that it lets through */
+    int pidfd;
+    uint64_t page_bytes;
+    volatile unsigned nr_pages;
+    volatile uint64_t pages[MPL_ATTEND_PAGES];
+};
+
+/* The features of its userfaultfd, mpl_fence_descriptor(). */
+extern const uint64_t mpl_attend_features;
+
+/* In memory of its own. -ENOMEM, -EAGAIN, -EPERM: the kernel makes no process. */
+int mpl_attend_start(int uffd, uint64_t page_bytes, struct mpl_attend **attend);
+/* It has ended: nr_pages and pages can be read, until mpl_attend_end(). */
+void mpl_attend_stop(struct mpl_attend *attend);
+void mpl_attend_end(struct mpl_attend *attend);
+
+/* Whoever touches a page that is not there, or writes to one that is, sleeps. -errno. */
+int mpl_attend_fence(int uffd, void *va, uint64_t size_bytes);
+/* The same again for one page that somebody was let through on. */
+void mpl_attend_fence_page(int uffd, void *va, uint64_t page_bytes);
+void mpl_attend_wake(int uffd, void *va, uint64_t size_bytes);
+
+#endif
