@@ -79,7 +79,6 @@ struct bare_firmware {
     unsigned nr_nodes;
     unsigned nr_cpus;
     uint8_t apic_ids[BARE_MAX_CPUS];
-    uint64_t ecam; /* of PCI segment 0; 0 if there is none */
 };
 extern struct bare_firmware bare_firmware;
 
@@ -171,7 +170,8 @@ void bare_apic_end(void);
 void bare_apic_send(uint32_t apic_id, unsigned vector);
 void bare_apic_send_others(unsigned vector);
 void bare_apic_wake(uint32_t apic_id, uint64_t code); /* INIT, SIPI, SIPI */
-void bare_route(unsigned pin, unsigned vector);       /* of the I/O APIC, to CPU 0 */
+#define BARE_LEVEL 0x8000u
+void bare_route(unsigned pin, unsigned vector); /* of the I/O APIC, to CPU 0; perhaps a level */
 
 void bare_clock_start(void);
 uint64_t bare_now(void);
@@ -217,6 +217,7 @@ extern struct bare_backing bare_boot_backing;
 void bare_host_start(struct memplug_host *host);
 void bare_pool_start(void);
 uint64_t bare_block_bytes(void);
+void bare_geometry(struct memplug_geometry *geometry);
 
 /* --- console.c -------------------------------------------------------------------------------- */
 

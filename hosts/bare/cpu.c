@@ -2,6 +2,7 @@
 /* A CPU's own tables, interrupts, and the start of the others. */
 #include "bare.h"
 #include "task.h"
+#include "virtio_memory.h"
 
 #include "io.h"
 
@@ -93,6 +94,8 @@ void bare_interrupt(struct frame *frame)
     cpu->nr_interrupts++;
     if (frame->vector == BARE_VECTOR_FLUSH)
         bare_flush_here(cpu);
+    if (frame->vector == BARE_VECTOR_DEVICE)
+        bare_virtio_memory_interrupt();
     while (frame->vector == BARE_VECTOR_HALT)
         __asm__ volatile("cli; hlt");
     if (frame->vector != BARE_VECTOR_SPURIOUS)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The memory map of the boot protocol (PVH), and four ACPI tables; no AML. */
+/* The memory map of the boot protocol (PVH), and two ACPI tables; no AML. */
 #include "bare.h"
 #include "firmware.h"
 
@@ -189,12 +189,8 @@ static void take_node(const uint8_t *entry)
 
 void bare_acpi_read(void)
 {
-    const struct table *mcfg = find_table("MCFG");
-
     each_entry("APIC", 44, take_cpu);
     each_entry("SRAT", 48, take_node);
-    if (mcfg && mcfg->length >= 60)
-        bare_firmware.ecam = read64((const uint8_t *)mcfg + 44);
     if (!bare_firmware.nr_cpus)
         bare_panic("the firmware names no CPU");
 }

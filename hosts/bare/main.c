@@ -3,6 +3,7 @@
 #include "dimm.h"
 #include "firmware.h"
 #include "task.h"
+#include "virtio_memory.h"
 
 #define IDLE_NS 1000000u /* devices are looked at so often */
 #define SERIAL_PIN 4u
@@ -12,7 +13,7 @@ void bare_main(uint64_t start_info);
 static void run_console(void)
 {
     for (;;)
-        if (!bare_console_poll() && !bare_dimm_poll())
+        if (!bare_console_poll() && !bare_dimm_poll() && !bare_virtio_memory_poll())
             bare_sleep(IDLE_NS);
 }
 

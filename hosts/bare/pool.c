@@ -20,6 +20,11 @@ uint64_t bare_block_bytes(void)
     return (uint64_t)1 << host.geometry.block_shift;
 }
 
+void bare_geometry(struct memplug_geometry *geometry)
+{
+    *geometry = host.geometry;
+}
+
 static void must(int error, const char *what, const struct memplug_reason *reason)
 {
     char text[256] = "";

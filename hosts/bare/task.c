@@ -276,7 +276,7 @@ static int where(char **argument, struct memplug_reason *reason)
     for (uint64_t at = 0; at < task->nr_units * task->unit_bytes; at += task->entry_bytes) {
         uint64_t entry = *bare_entry(task->root, BARE_TASK + at, &unit);
 
-        if (!(entry & BARE_LOST))
+        if (entry & (BARE_PRESENT | BARE_MOVING))
             counts[(entry & BARE_FRAME) / bare_block_bytes()] += task->entry_bytes / BARE_PAGE;
     }
     for (uint64_t block = 0; block < nr_blocks && block < MAX_BLOCKS; block++)

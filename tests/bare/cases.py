@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Test functions, said as cmocka says them, so that scripts/test counts each."""
+import importlib.machinery
+import importlib.util
+import os
 import sys
 import traceback
 
@@ -13,6 +16,15 @@ def check(condition, *what):
 
 def equal(found, wanted, what=''):
     check(found == wanted, f'{what}: {found!r}, not {wanted!r}')
+
+
+def load_script(name):
+    """What stands in one of scripts/."""
+    path = os.path.join(machine.ROOT, 'scripts', name)
+    loader = importlib.machinery.SourceFileLoader(name, path)
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
+    loader.exec_module(module)
+    return module
 
 
 def run(*functions):

@@ -38,7 +38,8 @@ def missing():
 
 
 class Machine:
-    def __init__(self, mem='1G', maxmem='32G', slots=16, nodes=1, smp=1, append='', ports=0):
+    def __init__(self, mem='1G', maxmem='32G', slots=16, nodes=1, smp=1, append='', ports=0,
+                 devices=()):
         self.events, self.objects = [], set()
         self.folder = tempfile.mkdtemp(prefix='memplug-bare-')
         self.qemu = None
@@ -63,6 +64,8 @@ class Machine:
                 command += ['-numa', f'node,nodeid={node}']
         for port in range(ports):
             command += ['-device', f'pcie-root-port,id=port{port},slot={port},chassis={port + 1}']
+        for device in devices:
+            command += device
         self.log = open(os.path.join(self.folder, 'log'), 'w+', encoding='utf-8')
         try:
             self.qemu = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.log,
@@ -271,6 +274,53 @@ class Machine:
         if gone:
             self.forget('mem-' + name)
         return asked, gone
+
+    @staticmethod
+    def virtio_mem(name, size, requested=0, node=0, block=2 * MIB):
+        """Arguments of a device that is there from the start."""
+        return ['-object', f'memory-backend-ram,id=mem-{name},size={size}', '-device',
+                f'virtio-mem-pci,id={name},memdev=mem-{name},node={node},block-size={block},'
+                f'requested-size={requested}']
+
+    def add_virtio_mem(self, name, size_bytes, requested, port, node=0, block=2 * MIB):
+        """A device that comes later, behind a port of its own. What QMP said."""
+        made = self.qmp('object-add', **{'qom-type': 'memory-backend-ram', 'id': 'mem-' + name,
+                                         'size': size_bytes})
+        if 'error' in made:
+            return made
+        return self.qmp('device_add', driver='virtio-mem-pci', id=name, memdev='mem-' + name,
+                        bus=f'port{port}', node=node, **{'block-size': block,
+                                                         'requested-size': requested})
+
+    def request(self, name, size_bytes, seconds=60):
+        """Ask for so much; how much is plugged in when the kernel has done what it could."""
+        wanted = self.qmp('qom-set', path='/machine/peripheral/' + name,
+                          property='requested-size', value=size_bytes)
+        if 'error' in wanted:
+            raise Broken(wanted['error'])
+        return self.settle(size_bytes, seconds)
+
+    def settle(self, size_bytes, seconds=60):
+        """Until some device has served this request."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for device in self.devices():
+                if device['requested'] == size_bytes:
+                    return device
+            time.sleep(0.02)
+        raise Broken(f'no device has served a request of {size_bytes}')
+
+    def devices(self):
+        """The kernel's virtio-mem devices: names and numbers."""
+        found = []
+        for line in self.say('devices').splitlines()[:-1]:
+            words = line.split()[1:]
+            found.append({key: int(value) for key, value in zip(words[::2], words[1::2])})
+        return found
+
+    def plugged(self, name):
+        """What the device itself says."""
+        return self.qmp('qom-get', path='/machine/peripheral/' + name, property='size')
 
     def forget(self, name):
         """QEMU lets go of a backend a moment after its device."""
