@@ -213,19 +213,33 @@ static int fill_task(struct bare_task *task, uint64_t nr_units)
     return error;
 }
 
+/* "16" is MiB, "64K" is KiB. */
+static bool read_size(char *text, uint64_t *size_bytes)
+{
+    size_t length = strlen(text);
+    bool small = length && text[length - 1] == 'K';
+
+    if (small)
+        text[length - 1] = '\0';
+    if (!bare_number(text, size_bytes) || *size_bytes >= MIB)
+        return false;
+    *size_bytes *= small ? 1024 : MIB;
+    return true;
+}
+
 static int hog(char **argument, struct memplug_reason *reason)
 {
     static uint64_t nr_tasks;
     struct bare_task *task = find_task("");
-    uint64_t nr_mib, size_bytes;
+    uint64_t wanted_bytes, size_bytes;
     unsigned kind = 0, nr_kinds = sizeof(kinds) / sizeof(kinds[0]);
     int error;
 
     (void)reason;
     while (kind < nr_kinds && strncmp(argument[1], kinds[kind].name, strlen(kinds[kind].name)))
         kind++;
-    if (kind == nr_kinds || !bare_number(argument[2], &nr_mib) ||
-        strlen(argument[0]) >= BARE_NAME_BYTES || nr_mib >= MIB)
+    if (kind == nr_kinds || !read_size(argument[2], &wanted_bytes) ||
+        strlen(argument[0]) >= BARE_NAME_BYTES)
         return -BARE_EINVAL;
     if (find_task(argument[0]))
         return -BARE_EEXIST;
@@ -243,7 +257,7 @@ static int hog(char **argument, struct memplug_reason *reason)
     if (error)
         return error;
     bare_format(task->name, BARE_NAME_BYTES, "%s", argument[0]);
-    error = fill_task(task, (nr_mib * MIB + size_bytes - 1) / size_bytes);
+    error = fill_task(task, (wanted_bytes + size_bytes - 1) / size_bytes);
     if (error)
         end_task(task);
     return error;
@@ -355,6 +369,40 @@ static int tasks(char **argument, struct memplug_reason *reason)
     return 0;
 }
 
+/* Another CPU takes this block offline and online until it is told to stop. */
+static int toggle(char **argument, struct memplug_reason *reason)
+{
+    uint64_t block, cpu;
+
+    (void)reason;
+    if (!bare_number(argument[0], &block) || !bare_number(argument[1], &cpu) || !cpu ||
+        cpu >= bare_nr_cpus)
+        return -BARE_EINVAL;
+    if (bare_toggles[cpu].running || bare_cpus[cpu].task)
+        return -BARE_EBUSY;
+    bare_toggles[cpu] = (struct bare_toggle){.block = block};
+    __atomic_store_n(&bare_toggles[cpu].running, 1, __ATOMIC_RELEASE);
+    bare_apic_send(bare_cpus[cpu].apic_id, BARE_VECTOR_WAKE);
+    return 0;
+}
+
+static int untoggle(char **argument, struct memplug_reason *reason)
+{
+    struct bare_toggle *toggle;
+    uint64_t cpu;
+
+    (void)reason;
+    if (!bare_number(argument[0], &cpu) || cpu >= bare_nr_cpus)
+        return -BARE_EINVAL;
+    toggle = &bare_toggles[cpu];
+    __atomic_store_n(&toggle->stop, 1, __ATOMIC_RELEASE);
+    while (__atomic_load_n(&toggle->running, __ATOMIC_ACQUIRE))
+        __builtin_ia32_pause();
+    bare_say("offline %lu\nonline %lu\nfailed %lu\nerror %d\n", toggle->nr_offline,
+             toggle->nr_online, toggle->nr_failed, -toggle->error);
+    return 0;
+}
+
 /* What keeps content: "fence" and "flush", "on" or "off". Off shows that the tests can see it. */
 static int protection(char **argument, struct memplug_reason *reason)
 {
@@ -372,4 +420,5 @@ static int protection(char **argument, struct memplug_reason *reason)
 const struct bare_word bare_task_words[] = {
     {"hog", 3, hog},       {"unhog", 1, unhog}, {"where", 1, where},
     {"verify", 0, verify}, {"run", 3, run},     {"stop", 1, stop},
-    {"tasks", 0, tasks},   {"protection", 2, protection}, {NULL, 0, NULL}};
+    {"tasks", 0, tasks},   {"toggle", 2, toggle}, {"untoggle", 1, untoggle},
+    {"protection", 2, protection}, {NULL, 0, NULL}};

@@ -35,6 +35,15 @@ struct bare_task {
     uint32_t stop, running;
 };
 
+/* A CPU that takes a block offline and puts it online again, in turn, beside the console. */
+struct bare_toggle {
+    uint64_t block;
+    uint64_t nr_offline, nr_online, nr_failed;
+    int error; /* the last one */
+    uint32_t stop, running;
+};
+
+extern struct bare_toggle bare_toggles[BARE_MAX_CPUS];
 extern struct bare_task bare_tasks[BARE_MAX_TASKS]; /* unused: no name */
 extern uint8_t bare_mover;                          /* its number in the pool */
 

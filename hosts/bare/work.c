@@ -7,6 +7,8 @@
 #define IDLE_NS 1000000u
 #define CHURN 64u /* one page of so many is another in each round */
 
+struct bare_toggle bare_toggles[BARE_MAX_CPUS];
+
 static void wrong(struct bare_task *task, uint64_t unit, unsigned word, uint64_t found,
                   uint64_t wanted)
 {
@@ -64,6 +66,23 @@ static bool go_round(struct bare_task *task)
     return true;
 }
 
+static void toggle(struct bare_toggle *toggle)
+{
+    while (!__atomic_load_n(&toggle->stop, __ATOMIC_ACQUIRE)) {
+        int error = memplug_offline(bare_pool, toggle->block, 1, &bare_limit, NULL);
+
+        toggle->nr_offline += !error;
+        if (!error) {
+            error = memplug_online(bare_pool, toggle->block, 1, MEMPLUG_ONLINE_MOVABLE,
+                                   &bare_limit, NULL);
+            toggle->nr_online += !error;
+        }
+        toggle->nr_failed += error != 0;
+        toggle->error = error ? error : toggle->error;
+    }
+    __atomic_store_n(&toggle->running, 0, __ATOMIC_RELEASE);
+}
+
 void bare_work(unsigned index)
 {
     struct bare_cpu *cpu = &bare_cpus[index];
@@ -71,6 +90,8 @@ void bare_work(unsigned index)
     for (;;) {
         struct bare_task *task = __atomic_load_n(&cpu->task, __ATOMIC_ACQUIRE);
 
+        if (__atomic_load_n(&bare_toggles[index].running, __ATOMIC_ACQUIRE))
+            toggle(&bare_toggles[index]);
         if (!task) {
             bare_sleep(IDLE_NS);
             continue;
