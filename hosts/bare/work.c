@@ -5,7 +5,7 @@
 #include "io.h"
 
 #define IDLE_NS 1000000u
-#define CHURN 64u /* one page of so many is another in each round */
+#define CHURN 16u /* one page of so many is another in each round */
 
 struct bare_toggle bare_toggles[BARE_MAX_CPUS];
 
@@ -39,7 +39,7 @@ static void work_on_page(struct bare_task *task, uint64_t unit, uint64_t page)
     }
 }
 
-/* The page goes, also while it is being moved, and another comes. */
+/* A page that was not touched just now goes, also while it is being moved; another comes. */
 static void replace(struct bare_task *task, uint64_t unit)
 {
     if (*bare_task_entry(task, unit, 0) & BARE_LOST)
@@ -61,7 +61,7 @@ static bool go_round(struct bare_task *task)
             work_on_page(task, unit, page);
         task->at = unit + 1;
         if (task->churn && unit % CHURN == task->round % CHURN)
-            replace(task, unit);
+            replace(task, (unit + task->nr_units / 2) % task->nr_units);
     }
     return true;
 }
