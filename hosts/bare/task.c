@@ -182,12 +182,19 @@ void bare_unit_free(struct bare_task *task, uint64_t unit)
 
 /* --- a task ----------------------------------------------------------------------------------- */
 
+/* One shootdown for all of it: the mover leaves alone what is not present. */
 static void end_task(struct bare_task *task)
 {
-    while (task->nr_units) {
-        bare_unit_free(task, task->nr_units - 1);
-        task->nr_units--;
+    for (uint64_t unit = 0; unit < task->nr_units; unit++)
+        take_entry(task, unit);
+    bare_flush();
+    for (uint64_t unit = 0; unit < task->nr_units; unit++) {
+        uint64_t was = *bare_task_entry(task, unit, 0);
+
+        if (!(was & BARE_LOST))
+            give_back(task, unit, (memplug_pfn_t){(was & BARE_FRAME) / BARE_PAGE});
     }
+    bare_unmap(task->root, BARE_TASK, task->nr_units * task->unit_bytes);
     if (task->nr_reserved &&
         memplug_huge_unreserve(bare_pool, huge_size(task), task->nr_reserved))
         bare_panic("the pool has lost a promise of huge pages");
