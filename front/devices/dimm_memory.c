@@ -124,3 +124,36 @@ int dimm_memory_eject(struct dimm_memory *dimm, uint64_t timeout_ns,
         leave_group(dimm);
     return error;
 }
+
+/* --- gone ------------------------------------------------------------------------------------- */
+
+static bool knows_its_frames(const struct dimm_memory *dimm)
+{
+    uint64_t first = dimm->address / dimm->block_bytes;
+    struct memplug_block_info info;
+
+    for (uint64_t i = 0; i < dimm->size_bytes / dimm->block_bytes; i++)
+        if (memplug_block_info(dimm->pool, first + i, &info) == 0 &&
+            info.state == MEMPLUG_BLOCK_ONLINE && info.memmap != MEMPLUG_MEMMAP_HOST)
+            return false;
+    return true;
+}
+
+int dimm_memory_gone(struct dimm_memory *dimm, const struct memplug_limit *limit,
+                     struct memplug_reason *reason)
+{
+    int error;
+
+    if (!knows_its_frames(dimm)) {
+        *reason = (struct memplug_reason){
+            .error = -EIO, .operation = "gone", .step = "check",
+            .why = "the memmap of a block that is online went with its device",
+            .address = dimm->address, .size_bytes = dimm->size_bytes, .block = -1, .node = -1,
+            .pfn = {UINT64_MAX}};
+        return -EIO;
+    }
+    error = memplug_offline_and_remove(dimm->pool, dimm->address, dimm->size_bytes, limit, reason);
+    if (error == 0)
+        leave_group(dimm);
+    return error;
+}

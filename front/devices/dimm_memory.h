@@ -40,4 +40,13 @@ int dimm_memory_add(struct dimm_memory *dimm, const struct memplug_limit *limit,
 int dimm_memory_eject(struct dimm_memory *dimm, uint64_t timeout_ns,
                       const struct memplug_limit *limit, struct dimm_refusal *refusal);
 
+/*
+ * The device is gone without asking. Only such a one can be survived as has nothing online, or its
+ * memmap elsewhere; else -EIO: what the pool knew of its frames went with it. Movers are asked to
+ * move what is in it and have to answer without reading it: tell its users, free it, -ENOENT.
+ * -EBUSY: somebody is in it who cannot be told. On failure the memory is still in the pool.
+ */
+int dimm_memory_gone(struct dimm_memory *dimm, const struct memplug_limit *limit,
+                     struct memplug_reason *reason);
+
 #endif

@@ -9,6 +9,7 @@
 
 #include "console.h"
 #include "io.h"
+#include "task.h"
 
 #include "../../front/devices/dimm_memory.h"
 
@@ -18,6 +19,7 @@
 #define GPE_MEMORY 0x08u
 #define NS_PER_S 1000000000u
 #define EJECT_NS (30ull * NS_PER_S)
+#define LOOK_NS 50000000u
 #define MAX_BLOCKS 4096u
 
 enum { ADDRESS_LOW = BASE, ADDRESS_HIGH = BASE + 4, SIZE_LOW = BASE + 8, SIZE_HIGH = BASE + 12,
@@ -103,6 +105,55 @@ static void wanted_back(unsigned number)
     answer(number, OST_EJECT, OST_SUCCESS);
 }
 
+/* --- gone without asking ---------------------------------------------------------------------- */
+
+/* Who was in it is told, and the kernel goes on; or it stops, when its own state was in it. */
+static void gone(unsigned number)
+{
+    struct slot *slot = &slots[number];
+    struct memplug_reason reason;
+    char text[400];
+    int error;
+
+    bare_gone = slot->backing;
+    error = dimm_memory_gone(&slot->memory, &bare_limit, &reason);
+    if (error) {
+        memplug_reason_text(&reason, text, sizeof(text));
+        bare_panic("the DIMM in slot %u was pulled out in use: %s", number, text);
+    }
+    bare_gone = (struct bare_backing){.size_bytes = 0};
+    slot->bound = false;
+}
+
+/* Nobody calls for this: it is looked for. */
+static void look_for_gone(void)
+{
+    static uint64_t next;
+    uint64_t now = bare_now();
+
+    if (now < next)
+        return;
+    next = now + LOOK_NS;
+    for (unsigned i = 0; i < NR_SLOTS; i++)
+        if (slots[i].bound && !(choose(i) & ENABLED))
+            gone(i);
+}
+
+/* What somebody does who pulls a DIMM out of its slot: behind the driver's back. */
+static int pull(char **argument, struct memplug_reason *reason)
+{
+    uint64_t number;
+
+    (void)reason;
+    if (!bare_number(argument[0], &number) || number >= NR_SLOTS || !(choose((unsigned)number) &
+                                                                      ENABLED))
+        return -BARE_ENODEV;
+    out8(FLAGS, EJECT);
+    return 0;
+}
+
+const struct bare_word bare_dimm_words[] = {{"pull", 1, pull}, {NULL, 0, NULL}};
+
 /* --- events ----------------------------------------------------------------------------------- */
 
 void bare_dimm_start(void)
@@ -114,6 +165,7 @@ void bare_dimm_start(void)
 
 bool bare_dimm_poll(void)
 {
+    look_for_gone();
     if (!(in8(GPE_STATUS) & GPE_MEMORY))
         return false;
     out8(GPE_STATUS, GPE_MEMORY);

@@ -6,10 +6,13 @@
  */
 #include "task.h"
 
+#include <memplug/huge.h>
+
 #define FENCED_NS 50000u
 
 uint8_t bare_mover;
 bool bare_fence = true;
+struct bare_backing bare_gone;
 
 extern char bare_access[], bare_access_end[], bare_access_failed[];
 
@@ -29,6 +32,21 @@ static bool is_at(const struct bare_task *task, uint64_t unit, memplug_pfn_t pfn
     return (entry & BARE_PRESENT) && (entry & BARE_FRAME) == pfn.nr * BARE_PAGE;
 }
 
+static bool is_gone(memplug_pfn_t pfn)
+{
+    return pfn.nr * BARE_PAGE - bare_gone.address < bare_gone.size_bytes;
+}
+
+static void mark_lost(struct bare_task *task, uint64_t unit)
+{
+    for (uint64_t i = 0; i < task->unit_bytes; i += task->entry_bytes) {
+        volatile uint64_t *entry = bare_task_entry(task, unit, i);
+
+        *entry = (*entry & BARE_IS_LARGE) | BARE_LOST;
+    }
+    task->nr_lost++;
+}
+
 static void fence_one(struct memplug_move *move)
 {
     uint64_t unit;
@@ -38,7 +56,10 @@ static void fence_one(struct memplug_move *move)
     if (!task)
         return;
     bare_spin_lock(&task->spin);
-    if (is_at(task, unit, move->from)) {
+    if (is_at(task, unit, move->from) && is_gone(move->from)) {
+        move->result = -BARE_EIO;
+        mark_lost(task, unit);
+    } else if (is_at(task, unit, move->from)) {
         move->result = 0;
         for (uint64_t i = 0; bare_fence && i < task->unit_bytes; i += task->entry_bytes) {
             volatile uint64_t *entry = bare_task_entry(task, unit, i);
@@ -65,6 +86,21 @@ static void switch_one(struct memplug_move *move)
     bare_spin_unlock(&task->spin);
 }
 
+/* Nobody sees it any more: its owner gives it back, which the core remembers until this is over. */
+static void free_lost(struct memplug_move *move)
+{
+    uint64_t unit;
+    const struct bare_task *task = task_of(move->cookie, &unit);
+    bool huge = task->kind == BARE_HUGE || task->kind == BARE_GIGANTIC;
+    int error = huge ? memplug_huge_free(bare_pool, move->from)
+                     : memplug_free(bare_pool, move->from, move->nr_pages);
+
+    if (error)
+        bare_panic("%s: a lost page at pfn %lx cannot be given back: error %d", task->name,
+                   move->from.nr, -error);
+    move->result = -BARE_ENOENT;
+}
+
 /* One shootdown for all that are fenced. The switch needs none: no CPU remembers what is absent. */
 static void move(void *context, struct memplug_move *moves, unsigned nr_moves)
 {
@@ -72,9 +108,12 @@ static void move(void *context, struct memplug_move *moves, unsigned nr_moves)
     for (unsigned i = 0; i < nr_moves; i++)
         fence_one(&moves[i]);
     bare_flush();
-    for (unsigned i = 0; i < nr_moves; i++)
+    for (unsigned i = 0; i < nr_moves; i++) {
         if (!moves[i].result)
             switch_one(&moves[i]);
+        else if (moves[i].result == -BARE_EIO)
+            free_lost(&moves[i]);
+    }
     if (!bare_fence)
         bare_flush();
 }
@@ -92,12 +131,8 @@ static int lost(void *context, memplug_pfn_t pfn, uint32_t nr_pages, uint64_t co
         return -BARE_ENOENT;
     bare_spin_lock(&task->spin);
     found = is_at(task, unit, pfn);
-    for (uint64_t i = 0; found && i < task->unit_bytes; i += task->entry_bytes) {
-        volatile uint64_t *entry = bare_task_entry(task, unit, i);
-
-        *entry = (*entry & BARE_IS_LARGE) | BARE_LOST;
-    }
-    task->nr_lost += found;
+    if (found)
+        mark_lost(task, unit);
     bare_spin_unlock(&task->spin);
     if (found)
         bare_flush();

@@ -50,6 +50,9 @@ extern uint8_t bare_mover;                          /* its number in the pool */
 /* For the tests of the test: the mover leaves the entry as it is while it copies. */
 extern bool bare_fence;
 
+/* Memory that is gone: pages there are not copied, their tasks are told that they are lost. */
+extern struct bare_backing bare_gone;
+
 void bare_tasks_start(void);
 
 static inline uint64_t bare_task_address(const struct bare_task *task, uint64_t unit)

@@ -158,7 +158,10 @@ class Machine:
         for start in range(0, len(lines), 32):  # what the line's buffers hold
             part = lines[start:start + 32]
             self.console.settimeout(max(0.01, end - time.monotonic()))
-            self.console.sendall(''.join(line + '\n' for line in part).encode())
+            try:
+                self.console.sendall(''.join(line + '\n' for line in part).encode())
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # what it said last is still to be read, and says why
             answers += [self.read_answer(end) for _ in part]
         return answers
 

@@ -43,6 +43,8 @@ def dimm_cycle(machine, cycle, first):
     machine.say('run t 1 plain')
     if cycle % 2 == 0:
         equal(machine.del_dimm(name)[1], False, 'a DIMM went with somebody in it')
+        equal([machine.get(f'devices/system/memory/memory{first + i}/valid_zones')
+               for i in (0, 1)], ['Movable', 'Normal'], 'not put back')
     machine.say('unhog k')
     check(machine.del_dimm(name)[1], name, 'stays')
     machine.say('stop t')
