@@ -122,6 +122,81 @@ static int host_provide(void *host, uint64_t offset, uint64_t size_bytes, uint64
     return 0;
 }
 
+/* --- lent ------------------------------------------------------------------------------------- */
+
+static volatile uint64_t *memmap_entry(uint64_t offset)
+{
+    uint64_t unit;
+    volatile uint64_t *entry = bare_entry(bare_root, BARE_MEMMAP + offset, &unit);
+
+    if (!entry || unit != BARE_PAGE)
+        bare_panic("a memmap is lent that is not mapped in pages, at %lx", offset);
+    return entry;
+}
+
+/* The page before is shown, and cannot be written there. What was the kernel's own goes back to it
+ * when no CPU can see it any more: till then it hangs in a chain of its first words. */
+static void host_lend(void *host, uint64_t offset, uint64_t size_bytes)
+{
+    uint64_t shown = *memmap_entry(offset - BARE_PAGE) & BARE_FRAME, chain = 0;
+
+    (void)host;
+    for (uint64_t done = 0; done < size_bytes; done += BARE_PAGE) {
+        volatile uint64_t *entry = memmap_entry(offset + done);
+        uint64_t was = *entry;
+
+        *entry = shown | BARE_PRESENT | BARE_NX;
+        if (!(was & BARE_OWNED))
+            continue;
+        *(uint64_t *)bare_direct(was & BARE_FRAME) = chain;
+        chain = was & BARE_FRAME;
+    }
+    bare_flush_range(BARE_MEMMAP + offset, size_bytes);
+    while (chain) {
+        uint64_t next = *(uint64_t *)bare_direct(chain);
+
+        bare_frames_put(chain, 0);
+        chain = next;
+    }
+}
+
+/* A memmap of its own stands in one piece: the frames follow that of the page before. */
+static void host_return(void *host, uint64_t offset, uint64_t size_bytes)
+{
+    uint64_t own = (*memmap_entry(offset - BARE_PAGE) & BARE_FRAME) + BARE_PAGE;
+
+    (void)host;
+    for (uint64_t done = 0; done < size_bytes; done += BARE_PAGE)
+        *memmap_entry(offset + done) = (own + done) | BARE_PRESENT | BARE_WRITE | BARE_NX;
+    bare_flush_range(BARE_MEMMAP + offset, size_bytes);
+}
+
+/* All or none: the entries change when every frame is there, which wait in a chain. */
+static int host_restore(void *host, uint64_t offset, uint64_t size_bytes)
+{
+    uint64_t chain = 0, address, next;
+    int error = 0;
+
+    (void)host;
+    for (uint64_t done = 0; done < size_bytes && !error; done += BARE_PAGE) {
+        error = bare_frames_get(0, &address);
+        if (error)
+            break;
+        *(uint64_t *)bare_direct(address) = chain;
+        chain = address;
+    }
+    for (uint64_t done = 0; chain; done += BARE_PAGE, chain = next) {
+        next = *(uint64_t *)bare_direct(chain);
+        if (error)
+            bare_frames_put(chain, 0);
+        else
+            *memmap_entry(offset + done) = chain | BARE_PRESENT | BARE_WRITE | BARE_NX | BARE_OWNED;
+    }
+    if (!error)
+        bare_flush_range(BARE_MEMMAP + offset, size_bytes);
+    return out_of(error, "there is no memory for a memmap");
+}
+
 static unsigned order_of(uint64_t size_bytes)
 {
     unsigned order = 0;
@@ -219,10 +294,11 @@ void bare_host_start(struct memplug_host *host)
 {
     static const struct memplug_host_ops ops = {
         .lock = host_lock, .attach = host_attach, .memmap_alias = host_alias,
-        .memmap_provide = host_provide, .memory_get = host_memory_get, .unlock = host_unlock,
-        .detach = host_detach, .memmap_unmap = host_unmap, .memory_put = host_memory_put,
-        .alignment = host_alignment, .now_ns = host_now, .cpu = host_cpu, .relax = host_relax,
-        .why = host_why};
+        .memmap_provide = host_provide, .memmap_restore = host_restore,
+        .memory_get = host_memory_get, .unlock = host_unlock, .detach = host_detach,
+        .memmap_unmap = host_unmap, .memmap_lend = host_lend, .memmap_return = host_return,
+        .memory_put = host_memory_put, .alignment = host_alignment, .now_ns = host_now,
+        .cpu = host_cpu, .relax = host_relax, .why = host_why};
     const struct bare_firmware *firmware = &bare_firmware;
     uint64_t end = firmware->ram[firmware->nr_ram - 1].end;
     uint8_t shift = block_shift(end);

@@ -118,11 +118,24 @@ static void boot_pool(void)
     bare_memory_use(bare_pool);
 }
 
+/* Linux's word for it is hugetlb_free_vmemmap, which is of the kernel's own memmaps only; "all" is
+ * the pool's. */
+static enum memplug_hvo read_hvo(void)
+{
+    size_t length;
+    const char *value = bare_option("hugetlb_free_vmemmap", &length);
+
+    if (value && length == 3 && !strncmp(value, "all", length))
+        return MEMPLUG_HVO_ALL;
+    return value && read_boolean(value, length) == 1 ? MEMPLUG_HVO_HOST : MEMPLUG_HVO_OFF;
+}
+
 void bare_pool_start(void)
 {
     struct memplug_config config = {.host = &host, .nr_nodes = bare_firmware.nr_nodes};
     struct memplug_attr_config attr = {.pool_config = &config, .limit = &bare_limit};
 
+    config.hvo = read_hvo();
     bare_host_start(&host);
     open_pool(&config);
     boot_pool();
