@@ -24,6 +24,8 @@ int memplug_attr_init(struct memplug_attr *attr, const struct memplug_attr_confi
     attr->pool = config->pool;
     attr->host = *pool_config->host;
     attr->limit = config->limit;
+    attr->files = config->files;
+    attr->nr_files = config->nr_files;
     attr->nr_nodes = nr_nodes;
     attr->cpu_nodes = pool_config->cpu_nodes != 0 ? pool_config->cpu_nodes : 1;
     attr->listener = (struct memplug_listener){.hear = mpl_attr_hear, .context = attr};
@@ -49,7 +51,7 @@ int memplug_attr_stat(const struct memplug_attr *attr, const char *path,
     if (found.link != NULL)
         *item = (struct memplug_attr_item){.kind = MEMPLUG_ATTR_LINK, .mode = 0777};
     else if (found.file != NULL)
-        *item = (struct memplug_attr_item){.kind = MEMPLUG_ATTR_FILE, .mode = found.file->mode};
+        *item = (struct memplug_attr_item){.kind = MEMPLUG_ATTR_FILE, .mode = found.mode};
     return 0;
 }
 
@@ -77,6 +79,20 @@ static void list_family(const struct memplug_attr *attr, const struct mpl_attr_f
     }
 }
 
+static void list_host_files(const struct memplug_attr *attr, memplug_attr_list_t *list,
+                            void *context)
+{
+    for (unsigned i = 0; i < attr->nr_files; i++) {
+        struct memplug_attr_item item = {
+            .kind = MEMPLUG_ATTR_FILE,
+            .mode = attr->files[i].mode,
+            .name = attr->files[i].name,
+        };
+
+        list(context, &item);
+    }
+}
+
 int memplug_attr_list(const struct memplug_attr *attr, const char *path, memplug_attr_list_t *list,
                       void *context)
 {
@@ -95,6 +111,8 @@ int memplug_attr_list(const struct memplug_attr *attr, const char *path, memplug
 
         list(context, &item);
     }
+    if (found.dir == &mpl_attr_host_dir)
+        list_host_files(attr, list, context);
     for (unsigned i = 0; i < found.dir->nr_families; i++)
         list_family(attr, &found, &found.dir->families[i], list, context);
     return 0;
@@ -130,8 +148,8 @@ int memplug_attr_open(struct memplug_attr *attr, const char *path, unsigned acce
         return -EINVAL;
     if (found.file == NULL)
         return -EISDIR;
-    if (((wanted & 0444) != 0 && (found.file->mode & 0444) == 0) ||
-        ((wanted & 0222) != 0 && (found.file->mode & 0222) == 0))
+    if (((wanted & 0444) != 0 && (found.mode & 0444) == 0) ||
+        ((wanted & 0222) != 0 && (found.mode & 0222) == 0))
         return -EACCES;
     *handle = (struct memplug_attr_handle){
         .attr = attr,
@@ -204,6 +222,8 @@ static int store(struct memplug_attr_handle *handle, struct mpl_attr_call *call,
     mpl_attr_run_end(&run);
     if (error == 0 && call->reason->error != 0)
         *call->reason = no_reason(entry->name, call->place);
+    if (error != 0)
+        mpl_attr_seen(handle->attr, call->reason);
     return error != 0 ? error : (int)length;
 }
 

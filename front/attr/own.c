@@ -164,20 +164,6 @@ static int show_stat(struct mpl_attr_call *call)
 
 /* --- a block ---------------------------------------------------------------------------------- */
 
-static int show_why(struct mpl_attr_call *call)
-{
-    struct mpl_attr_text *text = call->text;
-    size_t room = text->size_bytes > text->length ? text->size_bytes - text->length : 0;
-    struct memplug_reason reason;
-
-    if (memplug_why(call->attr->pool, call->place->block, &reason) == -ENODEV)
-        return -ENODEV;
-    text->length += memplug_reason_text(&reason, room > 0 ? text->buffer + text->length : NULL,
-                                        room);
-    mpl_attr_put(text, "\n");
-    return 0;
-}
-
 static int show_block_stat(struct mpl_attr_call *call)
 {
     struct memplug_block_info info;
@@ -207,8 +193,10 @@ static int show_block_stat(struct mpl_attr_call *call)
 }
 
 static const struct mpl_attr_entry in_block[] = {
+    {.name = "frames", .mode = 0444, .show = mpl_attr_show_frames},
+    {.name = "reason", .mode = 0444, .show = mpl_attr_show_reason},
     {.name = "stat", .mode = 0444, .show = show_block_stat},
-    {.name = "why", .mode = 0444, .show = show_why},
+    {.name = "why", .mode = 0444, .show = mpl_attr_show_why},
 };
 static const struct mpl_attr_dir block_dir = {
     .entries = in_block,
@@ -342,12 +330,16 @@ static const struct mpl_attr_entry in_own[] = {
     {.name = "cancel", .mode = 0200, .store = store_cancel},
     {.name = "events", .mode = 0444, .show = show_events},
     {.name = "groups", .mode = 0444, .show = show_groups},
+    {.name = "host", .mode = 0755, .dir = &mpl_attr_host_dir},
     {.name = "movable_node",
      .mode = 0644,
      .show = show_movable_node,
      .store = store_movable_node},
+    {.name = "offline", .mode = 0200, .store = mpl_attr_store_offline},
+    {.name = "online", .mode = 0200, .store = mpl_attr_store_online},
     {.name = "progress", .mode = 0444, .show = show_progress},
     {.name = "ranges", .mode = 0444, .show = show_ranges},
+    {.name = "remove", .mode = 0200, .store = mpl_attr_store_remove},
     {.name = "stat", .mode = 0444, .show = show_stat},
     {.name = "zones", .mode = 0755, .dir = &zones_dir},
 };

@@ -123,6 +123,60 @@ void mpl_attr_put_runs(struct memplug_attr *attr, struct mpl_attr_text *text)
     unlock(attr);
 }
 
+/* --- what stood in the way -------------------------------------------------------------------- */
+
+/* Not seen for so long, it was away in between. */
+#define SEEN_GAP_NS 60000000000u
+
+static struct memplug_attr_seen key_of(const struct memplug_attr *attr,
+                                       const struct memplug_reason *reason)
+{
+    struct memplug_block_info info = {.serial = 0};
+
+    if (reason->block < 0 || reason->pfn.nr == UINT64_MAX ||
+        memplug_block_info(attr->pool, (uint64_t)reason->block, &info) != 0)
+        info.serial = 0;
+    return (struct memplug_attr_seen){
+        .serial = info.serial,
+        .pfn = reason->pfn.nr,
+        .cookie = reason->owner != NULL ? reason->owner_cookie : 0,
+        .why = reason->why,
+    };
+}
+
+static bool is_seen(const struct memplug_attr_seen *seen, const struct memplug_attr_seen *key,
+                    uint64_t now_ns)
+{
+    return seen->serial == key->serial && seen->pfn == key->pfn && seen->cookie == key->cookie &&
+           seen->why == key->why && now_ns - seen->last_ns < SEEN_GAP_NS;
+}
+
+/* Remembers it; a new one takes the place of what was not seen for longest. Since when. */
+uint64_t mpl_attr_seen(struct memplug_attr *attr, const struct memplug_reason *reason)
+{
+    uint64_t now_ns = attr->host.ops->now_ns(attr->host.context);
+    struct memplug_attr_seen key = key_of(attr, reason), *place = &attr->seen[0];
+
+    if (key.serial == 0)
+        return 0;
+    lock(attr);
+    for (unsigned i = 0; i < MEMPLUG_ATTR_NR_SEEN; i++) {
+        struct memplug_attr_seen *seen = &attr->seen[i];
+
+        if (is_seen(seen, &key, now_ns)) {
+            place = seen;
+            break;
+        }
+        if (seen->last_ns < place->last_ns)
+            place = seen;
+    }
+    key.first_ns = is_seen(place, &key, now_ns) ? place->first_ns : now_ns;
+    key.last_ns = now_ns;
+    *place = key;
+    unlock(attr);
+    return key.first_ns;
+}
+
 /* --- uevents ---------------------------------------------------------------------------------- */
 
 void mpl_attr_event(struct memplug_attr *attr, const char *action, int64_t block, int node)
@@ -132,6 +186,7 @@ void mpl_attr_event(struct memplug_attr *attr, const char *action, int64_t block
         .action = action,
         .block = block,
         .node = node,
+        .at_ns = attr->host.ops->now_ns(attr->host.context),
     };
     unlock(attr);
 }
@@ -163,6 +218,8 @@ static void put_event(const struct memplug_attr_event *event, uint64_t number,
     } else {
         mpl_attr_put(text, " memory");
     }
+    mpl_attr_put(text, " ");
+    mpl_attr_put_number(text, event->at_ns, 10, 0, ' ');
     mpl_attr_put(text, "\n");
 }
 

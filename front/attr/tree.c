@@ -91,17 +91,35 @@ static uint64_t number_of(struct part part, const struct mpl_attr_family *family
     return number;
 }
 
+/* A file of the embedder's. */
+static int enter_host(const struct memplug_attr *attr, struct part part,
+                      struct mpl_attr_found *found)
+{
+    for (unsigned i = 0; i < attr->nr_files; i++)
+        if (is_name(part, attr->files[i].name)) {
+            found->file = &mpl_attr_host_file;
+            found->mode = attr->files[i].mode;
+            found->dir = NULL;
+            found->place.index = i;
+            return 0;
+        }
+    return -ENOENT;
+}
+
 static int enter(const struct memplug_attr *attr, struct part part, struct mpl_attr_found *found)
 {
     const struct mpl_attr_dir *dir = found->dir;
 
     found->link = NULL;
+    if (dir == &mpl_attr_host_dir)
+        return enter_host(attr, part, found);
     for (unsigned i = 0; i < dir->nr_entries; i++) {
         const struct mpl_attr_entry *entry = &dir->entries[i];
 
         if (!is_name(part, entry->name))
             continue;
         found->file = entry->dir == NULL ? entry : NULL;
+        found->mode = entry->mode;
         found->dir = entry->dir;
         if (entry->index != 0)
             found->place.index = entry->index;

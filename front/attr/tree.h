@@ -72,6 +72,8 @@ extern const struct mpl_attr_dir mpl_attr_hugepages_dir;      /* kernel/mm/hugep
 extern const struct mpl_attr_dir mpl_attr_node_hugepages_dir; /* a node's */
 extern const struct mpl_attr_dir mpl_attr_firmware_dir;
 extern const struct mpl_attr_dir mpl_attr_own_dir; /* memplug */
+extern const struct mpl_attr_dir mpl_attr_host_dir; /* memplug/host; its names are the embedder's */
+extern const struct mpl_attr_entry mpl_attr_host_file; /* each of them; the place has its index */
 
 /* --- shared by the branches ------------------------------------------------------------------- */
 
@@ -133,6 +135,19 @@ void mpl_attr_put_runs(struct memplug_attr *attr, struct mpl_attr_text *text);
 void mpl_attr_event(struct memplug_attr *attr, const char *action, int64_t block, int node);
 void mpl_attr_hear(void *context, const struct memplug_uevent *event);
 void mpl_attr_put_events(struct memplug_attr *attr, struct mpl_attr_text *text);
+
+/* A failure is seen now that names a frame: since when is it known to be in the way, for that
+ * reason? 0: it names none. */
+uint64_t mpl_attr_seen(struct memplug_attr *attr, const struct memplug_reason *reason);
+
+/* --- blocks.c, why.c: files of memplug and of memplug/blocks/N -------------------------------- */
+
+int mpl_attr_store_online(struct mpl_attr_call *call);
+int mpl_attr_store_offline(struct mpl_attr_call *call);
+int mpl_attr_store_remove(struct mpl_attr_call *call);
+int mpl_attr_show_why(struct mpl_attr_call *call);
+int mpl_attr_show_reason(struct mpl_attr_call *call);
+int mpl_attr_show_frames(struct mpl_attr_call *call);
 
 /* The show and store of every file called uevent. */
 int mpl_attr_show_nothing(struct mpl_attr_call *call);

@@ -7,6 +7,7 @@
 
 struct mpl_attr_found {
     const struct mpl_attr_entry *file; /* null: it is a directory */
+    unsigned mode;                     /* of a file */
     const struct mpl_attr_dir *dir;
     const struct mpl_attr_family *link; /* not null: the last part was a link, to dir and place */
     uint64_t number;                    /* of the link's name */

@@ -26,16 +26,35 @@ extern "C" {
 #define MEMPLUG_ATTR_WRITE_MAX 4096u
 /* Uevents that memplug/events remembers. */
 #define MEMPLUG_ATTR_NR_EVENTS 256u
+/* Frames that stood in the way, of which it remembers since when. */
+#define MEMPLUG_ATTR_NR_SEEN 64u
 /* No name in the tree is longer, with its terminator. */
 #define MEMPLUG_ATTR_NAME_BYTES 40u
 
 /* --- the tree --------------------------------------------------------------------------------- */
+
+/*
+ * A file of the embedder's, in memplug/host: what only it can do or tell, as to plug a range in.
+ * Its mode says which of show and store there are. show: as memplug_attr_read(). store: 0, or
+ * -errno with reason filled, which is not null and names the file; the text is not terminated.
+ * limit is not null. Both come from any thread.
+ */
+struct memplug_attr_file {
+    const char *name; /* below MEMPLUG_ATTR_NAME_BYTES, no slash */
+    unsigned mode;    /* 0444, 0200, 0644 */
+    int (*show)(void *context, char *text, size_t size_bytes);
+    int (*store)(void *context, const char *text, size_t length, const struct memplug_limit *limit,
+                 struct memplug_reason *reason);
+    void *context;
+};
 
 struct memplug_attr_config {
     struct memplug *pool;                    /* must outlive the tree */
     const struct memplug_config *pool_config; /* with which it was opened; not kept */
     const struct memplug_limit *limit; /* of writes that bring none, or null; must outlive the tree;
                                           without a stop flag */
+    const struct memplug_attr_file *files; /* must outlive the tree */
+    unsigned nr_files;
 };
 
 /* Private from here to the next line: declared so that callers can own it. */
@@ -44,18 +63,27 @@ struct memplug_attr_event {
     const char *action;
     int64_t block;
     int node;
+    uint64_t at_ns;
+};
+struct memplug_attr_seen {
+    uint64_t serial, pfn, cookie;
+    const char *why;
+    uint64_t first_ns, last_ns;
 };
 struct memplug_attr {
     struct memplug *pool;
     struct memplug_host host;
     const struct memplug_limit *limit;
     struct memplug_listener listener;
+    const struct memplug_attr_file *files;
+    unsigned nr_files;
     unsigned nr_nodes;
     uint64_t cpu_nodes;
     bool lock; /* of what follows; held for moments, over no call but the host's relax() */
     struct memplug_attr_run *runs;
     uint64_t nr_events;
     struct memplug_attr_event events[MEMPLUG_ATTR_NR_EVENTS];
+    struct memplug_attr_seen seen[MEMPLUG_ATTR_NR_SEEN];
 };
 
 /* Listens to the pool from now on: errors of memplug_listen(); -EINVAL a configuration that is not

@@ -124,6 +124,7 @@ void stage_events(struct attr_stage *stage, const char *expected)
         stage->nr_heard++;
         if (fresh[0] != '\0')
             strcat(fresh, ", ");
+        *strrchr(event, ' ') = '\0'; /* when */
         strcat(fresh, event + 1);
     }
     assert_string_equal(fresh, expected);

@@ -106,8 +106,8 @@ static void test_listings(void **state)
                 "auto_movable_numa_aware auto_movable_ratio memmap_on_memory online_policy");
     stage_names(&stage, "devices/system/node/node0",
                 "hugepages/ meminfo uevent memory2@ memory9@ memory10@");
-    stage_names(&stage, "memplug", "blocks/ cancel events groups movable_node progress ranges stat "
-                                   "zones/");
+    stage_names(&stage, "memplug", "blocks/ cancel events groups host/ movable_node offline online "
+                                   "progress ranges remove stat zones/");
     assert_int_equal(memplug_attr_stat(&stage.tree, M "memory2/node0", &item), 0);
     assert_int_equal(item.kind, MEMPLUG_ATTR_LINK);
     assert_int_equal(memplug_attr_stat(&stage.tree, M "memory2/node0/", &item), 0);

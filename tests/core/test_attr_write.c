@@ -223,7 +223,7 @@ static void test_a_caller_s_limit_counts(void **state)
 static void test_the_last_events_are_remembered(void **state)
 {
     struct attr_stage stage;
-    char text[MEMPLUG_ATTR_NR_EVENTS * 32];
+    char text[MEMPLUG_ATTR_NR_EVENTS * 64];
     unsigned nr_lines = 0;
 
     (void)state;
@@ -232,11 +232,12 @@ static void test_the_last_events_are_remembered(void **state)
         stage_set(&stage, M "uevent", "change", 6);
     assert_true((size_t)memplug_attr_get(&stage.tree, "memplug/events", text, sizeof(text)) <
                 sizeof(text));
-    assert_int_equal(strncmp(text, "259 change memory\n260 change memory\n", 36), 0);
+    assert_int_equal(strncmp(text, "259 change memory ", 18), 0);
+    assert_non_null(strstr(text, "\n260 change memory "));
     for (const char *c = text; *c != '\0'; c++)
         nr_lines += *c == '\n';
     assert_int_equal(nr_lines, MEMPLUG_ATTR_NR_EVENTS);
-    assert_non_null(strstr(text, "\n514 change memory\n"));
+    assert_non_null(strstr(text, "\n514 change memory "));
     stage_close(&stage);
 }
 

@@ -12,6 +12,7 @@
  * "end" stops the server and says the same. Each counter is written by one thread, which knows what
  * it wrote last: a write that was lost is seen.
  */
+#include <memplug/range.h>
 #include <memplug/serve.h>
 
 #include <linux/close_range.h>
@@ -38,6 +39,7 @@ static struct daemon {
     struct machine machine;
     struct memplug_config config;
     struct memplug_attr attr;
+    struct memplug_range_files files;
     struct memplug_server *server;
     struct mpl_fence fence;
     char *memory;
@@ -114,13 +116,15 @@ static int start(const char *directory, uint64_t nr_blocks, uint64_t mib, unsign
 {
     static const struct memplug_subscriber subscriber = {.name = "slow", .notify = slow_down};
     struct memplug_serve_config serve = {.attr = &d.attr, .directory = directory};
-    struct memplug_attr_config attr = {.pool_config = &d.config};
+    struct memplug_attr_config attr = {
+        .pool_config = &d.config, .files = d.files.files, .nr_files = MEMPLUG_RANGE_NR_FILES};
     void *memory;
 
     if (machine_open(&d.machine, MEMPLUG_BACKING_MEMFD, nr_blocks, -1, NULL) != 0)
         return 1;
     d.config.host = memplug_linux_host(d.machine.host);
     attr.pool = d.machine.pool;
+    memplug_range_files(&d.files, d.machine.host, d.machine.pool, d.machine.space);
     d.size_bytes = mib * MIB;
     if (memplug_subscribe(d.machine.pool, &subscriber) != 0 ||
         memplug_map(d.machine.space, d.size_bytes, NULL, &memory, &d.machine.reason) != 0 ||
