@@ -327,6 +327,9 @@ static void test_own_texts(void **state)
     toy_expect(&machine, "[ $RANDOM -ge 0 ] && [ $((RANDOM % 100)) -lt 100 ] && echo yes", 0,
                SHELL_FOREIGN_TEXT, "yes\n");
     toy_expect(&machine, "set -x; echo a", 0, SHELL_FOREIGN_TEXT, "a\n");
+    toy_expect(&machine, "[ -e /selftests/x ] && echo b", 0, SHELL_UNDERSTOOD, "b\n");
+    toy_expect(&machine, "[ -d /selftests/x ] && echo d; echo {1..2}", 0, SHELL_FOREIGN_TEXT,
+               "d\n{1..2}\n");
     toy_expect(&machine, "find $M/memory4 | sort | tail -1; find $M -name state | wc -l", 0,
                SHELL_UNDERSTOOD, TOY_MEMORY "/memory4/valid_zones\n32\n");
     toy_expect(&machine, "for f in $(find $M/memory4 -type f); do cat $f; done | wc -l", 0,

@@ -271,10 +271,12 @@ static bool test_unary(struct test *test, char operation, const char *text)
                test->shell->host->link(test->shell->host->context, path_of(test->shell, text),
                                        link, sizeof(link)) >= 0;
     kind = host_kind(test->shell, text);
+    if (kind == SHELL_ELSEWHERE && (operation == 'f' || operation == 'd'))
+        test->shell->foreign = true;
     if (operation == 'f')
         return kind == SHELL_FILE || kind == SHELL_ELSEWHERE;
     if (operation == 'd')
-        return kind == SHELL_DIRECTORY;
+        return kind == SHELL_DIRECTORY || kind == SHELL_ELSEWHERE;
     return kind >= 0;
 }
 

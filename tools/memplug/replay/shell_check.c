@@ -282,6 +282,8 @@ static void check_nested(struct check *check, const struct node *node)
     const struct word *inner = nested_command(check->shell, node->words);
     bool is_dynamic;
     const char *text = nested_text(check->shell, node->words, &is_dynamic);
+    const char *name = word_constant(check->shell, node->words);
+    const bool bash = check->shell->own.bash;
 
     if (inner != NULL)
         check_node(check, &(struct node){.kind = NODE_COMMAND, .words = (struct word *)inner});
@@ -291,6 +293,7 @@ static void check_nested(struct check *check, const struct node *node)
         return;
     if (++check->depth > 20)
         shell_unknown(check->shell, "deep nesting");
+    check->shell->own.bash = bash || strstr(name, "bash") != NULL;
     /* Where it is wrong, that comes out when it runs. */
     if (text_is_whole(check->shell, text)) {
         const struct node *program = parse_line(check->shell, text);
@@ -298,6 +301,7 @@ static void check_nested(struct check *check, const struct node *node)
         note_functions(check->shell, program);
         check_node(check, program);
     }
+    check->shell->own.bash = bash;
     check->depth--;
 }
 

@@ -15,8 +15,11 @@ struct builder {
 static void lex_dollar(struct lexer *lexer, struct builder *builder, bool quoted);
 static void lex_backquote(struct lexer *lexer, struct builder *builder, bool quoted);
 
+/* What is wrong in ash's language may be right in bash's. */
 _Noreturn static void syntax(struct lexer *lexer, const char *text)
 {
+    if (lexer->shell->own.bash)
+        shell_unknown(lexer->shell, "bash's syntax");
     shell_abort(lexer->shell, "syntax error: %s", text);
 }
 
@@ -313,13 +316,31 @@ static void lex_dollar(struct lexer *lexer, struct builder *builder, bool quoted
 
 /* --- tokens ----------------------------------------------------------------------------------- */
 
+/* {a,b}, {1..3}, $'a' and $"a" are plain text in ash, and something else in bash. */
+static bool is_bash_only(const char *at)
+{
+    size_t length = strcspn(at, " \t\n;&|()<>}");
+
+    if (at[0] == '$' && (at[1] == '\'' || at[1] == '"'))
+        return true;
+    if (at[0] != '{' || at[length] != '}')
+        return false;
+    for (size_t i = 1; i < length; i++)
+        if (at[i] == ',' || strncmp(at + i, "..", 2) == 0)
+            return true;
+    return false;
+}
+
 static void lex_word(struct lexer *lexer)
 {
     struct builder builder = {.first = NULL};
 
-    while (*lexer->at != '\0' && strchr(" \t\n;&|()<>", *lexer->at) == NULL)
+    while (*lexer->at != '\0' && strchr(" \t\n;&|()<>", *lexer->at) == NULL) {
+        if (lexer->shell->own.bash && is_bash_only(lexer->at))
+            shell_unknown(lexer->shell, "bash's syntax");
         if (!lex_special(lexer, &builder))
             add_text(lexer, &builder, lexer->at++, 1, false);
+    }
     lexer->word = finish(lexer, &builder);
     lexer->token = TOKEN_WORD;
 }

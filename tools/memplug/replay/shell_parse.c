@@ -57,6 +57,8 @@ _Noreturn void lexer_unexpected(struct lexer *lexer, const char *expected)
     };
     const char *name = names[lexer->token];
 
+    if (lexer->shell->own.bash)
+        shell_unknown(lexer->shell, "bash's syntax");
     if (reserved(lexer) != NULL)
         name = shell_format(lexer->shell, "\"%s\"", reserved(lexer));
     if (expected != NULL)
@@ -280,6 +282,8 @@ static struct node *parse_for(struct lexer *lexer)
 
     lexer_next(lexer);
     node->name = lexer->token == TOKEN_WORD ? word_literal(lexer->word) : NULL;
+    if (node->name == NULL && lexer->shell->own.bash)
+        shell_unknown(lexer->shell, "bash's syntax");
     if (node->name == NULL)
         shell_abort(lexer->shell, "syntax error: bad for loop variable");
     lexer_next(lexer);
