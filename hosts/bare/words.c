@@ -29,11 +29,13 @@ static unsigned hex_digit(char c)
     return (unsigned)(c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10) & 15;
 }
 
-/* %XX is a byte; returns the length. */
+/* %XX is a byte, "" is nothing; returns the length. */
 static size_t decode(char *value)
 {
     size_t length = 0;
 
+    if (!strcmp(value, "\"\""))
+        value[0] = '\0';
     for (const char *at = value; *at; at++) {
         if (at[0] == '%' && at[1] && at[2]) {
             value[length++] = (char)(hex_digit(at[1]) << 4 | hex_digit(at[2]));

@@ -181,7 +181,7 @@ class Machine:
 
     def write(self, path, value, seconds=None):
         """(step, result, text): a result below 0 is an errno; with seconds (.., signal came)."""
-        code = ''.join(c if c.isalnum() or c in '_-' else f'%{ord(c):02x}' for c in value)
+        code = ''.join(c if c.isalnum() or c in '_-' else f'%{ord(c):02x}' for c in value) or '""'
         word = f'timed {seconds} ' if seconds is not None else 'set '
         text = self.say(word + f'{path} {code}', 4000)
         lines = text.split('\n')
