@@ -42,6 +42,7 @@ void *memcpy(void *to, const void *from, size_t size);
 void *memmove(void *to, const void *from, size_t size);
 void *memset(void *to, int byte, size_t size);
 int memcmp(const void *a, const void *b, size_t size);
+int bcmp(const void *a, const void *b, size_t size);
 void *memchr(const void *from, int byte, size_t size);
 size_t strlen(const char *text);
 size_t strcspn(const char *text, const char *stop);
