@@ -93,7 +93,8 @@ const char *bare_option(const char *name, size_t *length);
  * frames, aligned to themselves. Zeroed. -ENOMEM. */
 int bare_frames_get(unsigned order, uint64_t *address);
 void bare_frames_put(uint64_t address, unsigned order);
-/* One frame of boot memory, for a page table: it never holds a block that wants to go. */
+/* One frame for a page table: of boot memory, so that it does not keep a block from going, unless
+ * the machine is so large that this is used up. */
 int bare_table_get(uint64_t *address);
 void bare_table_put(uint64_t address);
 

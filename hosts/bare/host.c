@@ -33,7 +33,12 @@ static int host_lock(void *host, const struct memplug_limit *limit)
     return bare_lock(&control, limit);
 }
 
-/* Boot memory is in the direct map already: the kernel stands in it. */
+static int map_direct(uint64_t address, uint64_t size_bytes)
+{
+    return bare_map(bare_root, BARE_DIRECT + address, address, size_bytes, BARE_LARGE,
+                    BARE_WRITE | BARE_NX);
+}
+
 static bool is_mapped(uint64_t address)
 {
     uint64_t unit;
@@ -42,18 +47,24 @@ static bool is_mapped(uint64_t address)
     return entry && *entry;
 }
 
+/* The kernel stands in its boot memory, and has mapped it long ago: but for what lies between the
+ * pieces, which is mapped now. A block that was removed comes back as a whole. */
 static int attach_boot(const struct memplug_extent *extent)
 {
-    for (uint64_t done = 0; done < extent->size_bytes; done += BARE_LARGE) {
-        uint64_t address = extent->address + done;
-        int error = is_mapped(address) ? 0
-                                       : bare_map(bare_root, BARE_DIRECT + address, address,
-                                                  BARE_LARGE, BARE_LARGE, BARE_WRITE | BARE_NX);
+    uint64_t first = 0, end;
+    int error = 0;
 
-        if (error)
-            return out_of(error, "there is no memory for page tables of the direct map");
+    for (; first < extent->size_bytes && !error; first = end + BARE_LARGE) {
+        while (first < extent->size_bytes && is_mapped(extent->address + first))
+            first += BARE_LARGE;
+        for (end = first; end < extent->size_bytes && !is_mapped(extent->address + end);)
+            end += BARE_LARGE;
+        if (end > first)
+            error = map_direct(extent->address + first, end - first);
+        if (error && first)
+            bare_panic("boot memory at %lx cannot be mapped", extent->address + first);
     }
-    return 0;
+    return out_of(error, "there is no memory for page tables of the direct map");
 }
 
 /* A machine's memory has one address: that of its device. */
@@ -70,8 +81,7 @@ static int host_attach(void *host, const struct memplug_extent *extent)
         return refuse(BARE_ENXIO, "the device has less memory");
     if (backing == &bare_boot_backing)
         return attach_boot(extent);
-    return out_of(bare_map(bare_root, BARE_DIRECT + extent->address, extent->address,
-                           extent->size_bytes, BARE_LARGE, BARE_WRITE | BARE_NX),
+    return out_of(map_direct(extent->address, extent->size_bytes),
                   "there is no memory for page tables of the direct map");
 }
 

@@ -13,7 +13,7 @@ extern char bare_image_end[];
 
 static struct {
     uint64_t start, next, end; /* of the piece of boot memory that the image is in */
-    uint64_t managed;          /* from here on frames are the pool's; 0: there is none yet */
+    uint64_t managed; /* from here on frames are the pool's; 0: there is none yet */
     uint64_t free[MAX_ORDER];  /* chains of what came back, by order */
     struct memplug *pool;
     struct bare_memory_stat stat;
@@ -153,7 +153,7 @@ static void keep(struct memplug *pool)
         if (memplug_alloc_exact(pool, (memplug_pfn_t){at / BARE_PAGE}, &request))
             bare_panic("frames of the kernel at %lx cannot be kept", at);
     }
-    memory.managed = at;
+    memory.managed = memory.next > block ? memory.next : block;
 }
 
 void bare_memory_use(struct memplug *pool)

@@ -90,6 +90,27 @@ def test_nodes():
         machine.say('check')
 
 
+def test_large():
+    """The memmap of boot memory needs more than the first block: what it takes stays taken."""
+    with Machine(mem='10G', maxmem='16G', append=MOM + '0') as machine:
+        early = machine.figures('machine')['early_bytes']
+        check(early > BLOCK, 'it fits', early)
+        counts = machine.figures(f'frames {BLOCK // 4096} {BLOCK // 4096}')
+        check(0 < counts['used'] < BLOCK // 4096, counts)
+        equal(machine.write(STATE % 1, 'offline')[1], -16)
+        machine.say('hog a anon 1800')
+        machine.add_dimm('d', 4 * BLOCK)
+        equal(machine.say('verify'), '')
+        machine.say('check')
+        machine.say('unhog a')
+        check(machine.del_dimm('d')[1])
+        equal(machine.figures('machine')['early_bytes'], early)
+        equal(machine.write(STATE % 3, 'offline')[1], 7)
+        check(machine.write('firmware/memory/memory3/config', '0')[1] > 0, 'boot memory stays')
+        equal(mapped(machine, DIRECT + 3 * BLOCK, BLOCK), [])
+        machine.say('check')
+
+
 def test_self_hosted_memmap():
     """The window's entries point into the block itself, are large, and go with it."""
     with Machine(smp=2, append=MOM + '1') as machine:
@@ -140,4 +161,4 @@ def test_answers_to_the_device():
 
 if __name__ == '__main__':
     run(test_cpus, test_zones_are_the_kernels, test_words, test_options, test_nodes,
-        test_self_hosted_memmap, test_memmap_of_the_kernels, test_answers_to_the_device)
+        test_large, test_self_hosted_memmap, test_memmap_of_the_kernels, test_answers_to_the_device)
