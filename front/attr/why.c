@@ -64,11 +64,14 @@ int mpl_attr_show_reason(struct mpl_attr_call *call)
     put_words(call->text, "why", reason.why);
     put_words(call->text, "remedy", reason.remedy);
     put_words(call->text, "owner", reason.owner);
+    put_words(call->text, "detail", reason.detail[0] != '\0' ? reason.detail : NULL);
     mpl_attr_put_pair(call->text, "nr_pages", reason.nr_pages);
     if (reason.pfn.nr != UINT64_MAX)
         mpl_attr_put_pair(call->text, "pfn", reason.pfn.nr);
     if (reason.owner != NULL)
         mpl_attr_put_pair(call->text, "owner_cookie", reason.owner_cookie);
+    if (reason.error != 0 && reason.since_ns != 0)
+        mpl_attr_put_pair(call->text, "held_for_s", seconds_since(call, reason.since_ns));
     since_ns = reason.error != 0 ? mpl_attr_seen(call->attr, &reason) : 0;
     if (since_ns != 0)
         mpl_attr_put_pair(call->text, "seen_for_s", seconds_since(call, since_ns));

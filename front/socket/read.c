@@ -49,6 +49,8 @@ static int carry_out(struct memplug_server *server)
     case MPL_LINK:
         return memplug_attr_readlink(server->attr, errand->path, server->text,
                                      sizeof(server->text));
+    case MPL_END:
+        return 0;
     }
     return -EINVAL;
 }
@@ -57,21 +59,22 @@ void *mpl_reader(void *context)
 {
     struct memplug_server *server = context;
     mpl_word_t *turn = &server->errand.turn;
+    bool ended = false;
 
     syscall(SYS_prctl, PR_SET_NAME, "memplug-read", 0, 0, 0);
-    for (;;) {
+    while (!ended) {
         uint32_t now = __atomic_load_n(turn, __ATOMIC_ACQUIRE);
 
-        if (mpl_stopping(server))
-            return NULL;
         if (now % 2 == 0) {
             mpl_word_wait(turn, now, 0);
             continue;
         }
+        ended = server->errand.kind == MPL_END;
         server->errand.result = carry_out(server);
         __atomic_store_n(turn, now + 1, __ATOMIC_RELEASE);
         mpl_word_wake(turn);
     }
+    return NULL;
 }
 
 int mpl_read(struct memplug_server *server, struct mpl_errand errand)

@@ -29,7 +29,7 @@ static void answer(struct memplug_server *server, struct mpl_connection *connect
 static void answer_reason(struct memplug_server *server, struct mpl_connection *connection,
                           uint32_t id, const struct memplug_reason *reason)
 {
-    char text[512];
+    char text[1024];
     size_t length = memplug_reason_text(reason, text, sizeof(text));
 
     answer(server, connection, id, reason->error, text,

@@ -190,13 +190,16 @@ void memplug_serve_stop(struct memplug_server *server)
     }
     __atomic_store_n(&server->stopping, 1, __ATOMIC_RELEASE);
     for (unsigned i = 0; i < MEMPLUG_SERVE_OPERATIONS; i++)
-        if (mpl_operation_state(&server->operations[i]) == MPL_RUNNING)
+        if (mpl_operation_state(&server->operations[i]) == MPL_QUEUED ||
+            mpl_operation_state(&server->operations[i]) == MPL_RUNNING)
             mpl_operation_cancel(&server->operations[i], now_ns);
     if (server->nr_threads > MPL_DOOR) {
         knock(server);
         pthread_join(server->threads[MPL_DOOR], NULL);
     }
-    mpl_word_wake(&server->errand.turn);
+    /* Not before: the door waits for the reader, whatever else there is. */
+    if (server->nr_threads > MPL_READER)
+        mpl_read(server, (struct mpl_errand){.kind = MPL_END});
     __atomic_fetch_add(&server->work, 1, __ATOMIC_ACQ_REL);
     mpl_word_wake(&server->work);
     for (unsigned i = MPL_DOOR + 1; i < server->nr_threads; i++)

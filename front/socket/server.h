@@ -67,7 +67,7 @@ struct mpl_connection {
 
 /* --- the reader ------------------------------------------------------------------------------- */
 
-enum mpl_errand_kind { MPL_READ, MPL_OPEN, MPL_READ_HANDLE, MPL_LIST, MPL_LINK };
+enum mpl_errand_kind { MPL_READ, MPL_OPEN, MPL_READ_HANDLE, MPL_LIST, MPL_LINK, MPL_END };
 
 struct mpl_errand {
     mpl_word_t turn; /* odd: the reader's; even: the door's */
@@ -165,7 +165,8 @@ void mpl_refuse(struct memplug_server *server, struct mpl_connection *connection
 /* --- read.c ----------------------------------------------------------------------------------- */
 
 void *mpl_reader(void *server);
-/* By the door. The result is the errand's; a text is in server->text, cut to its size. */
+/* By the door, and when that has ended by whoever stops the server: END is the reader's last. The
+ * result is the errand's; a text is in server->text, cut to its size. */
 int mpl_read(struct memplug_server *server, struct mpl_errand errand);
 
 /* --- work.c ----------------------------------------------------------------------------------- */

@@ -8,7 +8,8 @@
  * Says "ready PATH", then takes commands from standard input, a line each, and answers each with a
  * line: "fence" and "lower" stop the writers as a move does, all of them; "slow MS" makes every
  * later offline that much longer; "close" closes all descriptors that a daemon would; "fork" leaves
- * a child behind and says its pid; "uid N" gives up root; "check" says how many counters are wrong;
+ * a child behind and says its pid; "uid N" gives up root; "again" stops the server and starts it
+ * anew, and says in how many milliseconds; "check" says how many counters are wrong;
  * "end" stops the server and says the same. Each counter is written by one thread, which knows what
  * it wrote last: a write that was lost is seen.
  */
@@ -42,6 +43,7 @@ static struct daemon {
     struct memplug_range_files files;
     struct memplug_server *server;
     struct mpl_fence fence;
+    const char *directory;
     char *memory;
     uint64_t size_bytes;
     struct writer writers[NR_WRITERS_MAX];
@@ -120,6 +122,7 @@ static int start(const char *directory, uint64_t nr_blocks, uint64_t mib, unsign
         .pool_config = &d.config, .files = d.files.files, .nr_files = MEMPLUG_RANGE_NR_FILES};
     void *memory;
 
+    d.directory = directory;
     if (machine_open(&d.machine, MEMPLUG_BACKING_MEMFD, nr_blocks, -1, NULL) != 0)
         return 1;
     d.config.host = memplug_linux_host(d.machine.host);
@@ -188,6 +191,20 @@ static int close_others(void)
     return (int)syscall(SYS_close_range, d.kept_out + 1, ~0u, 0);
 }
 
+/* Stops the server, whatever it is doing, and starts it anew. How many milliseconds that took. */
+static int serve_again(void)
+{
+    struct memplug_serve_config serve = {.attr = &d.attr, .directory = d.directory};
+    struct timespec begin, after;
+
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    memplug_serve_stop(d.server);
+    clock_gettime(CLOCK_MONOTONIC, &after);
+    if (memplug_serve_start(&serve, &d.server, &d.machine.reason) != 0)
+        return machine_say(&d.machine, "again", -1);
+    return (int)((after.tv_sec - begin.tv_sec) * 1000 + (after.tv_nsec - begin.tv_nsec) / 1000000);
+}
+
 static int command(const char *line)
 {
     if (strncmp(line, "slow ", 5) == 0)
@@ -202,6 +219,8 @@ static int command(const char *line)
         return setuid((uid_t)atoi(line + 4));
     else if (strcmp(line, "check") == 0)
         return (int)nr_lost();
+    else if (strcmp(line, "again") == 0)
+        return serve_again();
     else if (strcmp(line, "rounds") == 0)
         return (int)nr_rounds();
     return 0;

@@ -484,6 +484,52 @@ static void a_removed_socket_comes_back(void **state)
     memplug_client_close(&client);
 }
 
+/* A server is stopped while it is asked without pause, and in the middle of a write: that is
+ * cancelled, and it stops at once; and it can be started again. */
+static void it_stops_in_the_middle(void **state)
+{
+    pid_t child;
+
+    (void)state;
+    if (!can_move())
+        SKIP("blocks with mappings cannot go");
+    child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        alarm(60);
+        for (;;) {
+            struct memplug_client client;
+
+            if (memplug_client_open(&client, program.path, 1000) != 0)
+                continue;
+            while (ask_on(&client, "memplug/ranges", NULL, NULL) > 0)
+                ;
+            memplug_client_close(&client);
+        }
+    }
+    program_say(&program, "slow 300");
+    for (unsigned i = 0; i < 30; i++) {
+        struct memplug_client client = client_of(&program);
+        struct memplug_serve_request head;
+        char packet[128], path[64];
+        int ms;
+
+        snprintf(path, sizeof(path), "%s", of_block(&program, program.first, "state"));
+        head = head_of(MEMPLUG_SERVE_SET, strlen(path));
+        strcat(path, "offline");
+        if (i % 3 == 0)
+            assert_true(send(client.fd, packet, make(packet, &head, path, strlen(path)), 0) > 0);
+        sleep_ms(i % 7);
+        ms = program_say(&program, "again");
+        assert_true(ms >= 0 && ms < 9000); /* else it waits for the door's next look */
+        memplug_client_close(&client);
+    }
+    program_say(&program, "slow 0");
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    assert_string_equal(get(&program, of_block(&program, program.first, "state")), "online\n");
+}
+
 /* Signals to the process never land on the server's threads. */
 static void threads_block_signals(void **state)
 {
@@ -535,6 +581,7 @@ int main(void)
         cmocka_unit_test(children_do_not_listen),
         cmocka_unit_test(a_removed_socket_comes_back),
         cmocka_unit_test(threads_block_signals),
+        cmocka_unit_test(it_stops_in_the_middle),
     };
 
     return cmocka_run_group_tests(tests, begin, finish);

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MIT */
+#include "control/control.h"
 #include "demo.h"
 #include "replay/replay.h"
 #include "run.h"
@@ -18,6 +19,19 @@ static const struct verb {
     const char *name, *summary;
     int (*run)(int argc, char **argv);
 } verbs[] = {
+    {"list", "programs whose memory can be controlled from here", control_main},
+    {"status", "the memory of a running program", control_main},
+    {"add", "plug a range in", control_main},
+    {"remove", "pull blocks out", control_main},
+    {"online", "put blocks into use", control_main},
+    {"offline", "take blocks out of use, and move what is in them", control_main},
+    {"replace", "plug a range in, move everything, pull another one out", control_main},
+    {"why", "could a block go, and if not, what holds it", control_main},
+    {"wait", "wait for an operation", control_main},
+    {"cancel", "end an operation", control_main},
+    {"events", "what has happened to blocks", control_main},
+    {"stat", "counters and latencies", control_main},
+    {"doctor", "what works on this machine", control_main},
     {"demo", "plug a range in and pull one out from under running threads", demo_main},
     {"replay", "take the steps of a scenario, and write what happened", replay_main},
     {"run", "start a program with its memory in a pool", run_main},
