@@ -12,6 +12,9 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <string.h>
 #include <sys/single_threaded.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -30,6 +33,35 @@ static fork_t_ *real_fork, *real_raw_fork;
 static int before_error;
 static bool begun;
 
+/* --- is this thread alone? -------------------------------------------------------------------- */
+
+/* The twentieth word of stat, the eighteenth behind the program's name in brackets. */
+static unsigned count_threads(void)
+{
+    char text[512];
+    int fd = (int)syscall(SYS_openat, AT_FDCWD, "/proc/self/stat", O_RDONLY | O_CLOEXEC, 0);
+    long length = fd >= 0 ? syscall(SYS_read, fd, text, sizeof(text)) : 0;
+    struct mpl_text rest, word = {.length = 0};
+    const char *bracket;
+    uint64_t nr = UINT_MAX;
+
+    if (fd >= 0)
+        syscall(SYS_close, fd);
+    bracket = length > 0 ? memrchr(text, ')', (size_t)length) : NULL;
+    if (!bracket || bracket + 2 >= text + length)
+        return UINT_MAX;
+    rest = (struct mpl_text){bracket + 2, (size_t)(text + length - bracket - 2)};
+    for (unsigned i = 0; i < 18; i++)
+        mpl_text_cut(&rest, ' ', &word);
+    return mpl_text_number(word, &nr) ? (unsigned)nr : UINT_MAX;
+}
+
+/* But for the server's threads, which do not touch the heap. */
+static bool is_alone(void)
+{
+    return __libc_single_threaded || count_threads() == 1 + mpl_pre_serve_threads();
+}
+
 /* --- handlers --------------------------------------------------------------------------------- */
 
 /* With the fences if there are any: also the kernel writes for a thread that is alone. */
@@ -37,7 +69,7 @@ static int begin(struct memplug_space *space, struct memplug_reason *reason)
 {
     int result = memplug_space_fork_before(space, false, reason);
 
-    if (result == -EPERM && __libc_single_threaded)
+    if (result == -EPERM && is_alone())
         result = memplug_space_fork_before(space, true, reason);
     return result;
 }
@@ -72,6 +104,7 @@ static void in_child(void)
         syscall(SYS_exit_group, MPL_PRE_EXIT);
         __builtin_unreachable();
     }
+    mpl_pre_serve_forget();
     memplug_space_fork_child(mpl_preload.space);
     atomic_store_explicit(&mpl_preload.state, MPL_PRE_NONE, memory_order_release);
     begun = false;
@@ -125,7 +158,9 @@ static bool can_fork(void)
     struct memplug_space *space = mpl_pre_space_if_open();
     struct memplug_reason reason = MPL_NO_REASON;
 
-    if (!space || memplug_space_fork_check(space, __libc_single_threaded, &reason) == 0)
+    if (!space || memplug_space_fork_check(space, false, &reason) == 0)
+        return true;
+    if (reason.error == -EPERM && is_alone())
         return true;
     mpl_say_reason("the program gets EAGAIN from fork", &reason);
     errno = EAGAIN;

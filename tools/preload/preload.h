@@ -134,6 +134,13 @@ int mpl_pre_map(struct memplug_space *space, uint64_t size_bytes,
 void mpl_pre_shrink(void);
 uint64_t mpl_pre_memory_bytes(void); /* of the machine */
 
+/* --- serve.c ---------------------------------------------------------------------------------- */
+
+/* Of the server, in this process. */
+unsigned mpl_pre_serve_threads(void);
+/* In a forked child: there is no server. */
+void mpl_pre_serve_forget(void);
+
 /* --- fork.c ----------------------------------------------------------------------------------- */
 
 /* Before anybody else's handlers. */
