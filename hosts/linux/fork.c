@@ -293,7 +293,7 @@ static int raise_all(struct memplug_space *space)
 
         if (error != 0) {
             lower(space, i);
-            return error;
+            return error == -EINVAL ? -EPERM : error; /* a file of a filesystem */
         }
     }
     return 0;

@@ -255,6 +255,7 @@ static void take_lower(int fd, int from, int *lowest)
 int memplug_space_descriptor(const struct memplug_space *space, int from)
 {
     const struct memplug_linux *host = space->host;
+    bool huge = false; /* blocks of huge pages have descriptors of their own */
     int lowest = -1;
 
     take_lower(space->fence.fd, from, &lowest);
@@ -262,9 +263,11 @@ int memplug_space_descriptor(const struct memplug_space *space, int from)
     take_lower(space->pins.pagemap, from, &lowest);
     take_lower(space->uffd_device, from, &lowest);
     for (unsigned i = 0; i < MPL_NR_BACKINGS; i++)
-        if (host->backings[i].in_use)
+        if (host->backings[i].in_use) {
             take_lower(host->backings[i].fd, from, &lowest);
-    for (uint64_t i = 0; i < host->nr_blocks; i++)
+            huge = huge || host->backings[i].kind == MEMPLUG_BACKING_HUGETLB;
+        }
+    for (uint64_t i = 0; i < host->nr_blocks && huge; i++)
         if (atomic_load_explicit(&host->blocks[i].state, memory_order_acquire) != 0)
             take_lower(atomic_load_explicit(&host->blocks[i].fd, memory_order_relaxed), from,
                        &lowest);

@@ -129,7 +129,8 @@ bool memplug_space_has(const struct memplug_space *space, const void *address);
  * copies stand in the place of all mappings, which a child inherits as they are at that moment;
  * whoever else touches them sleeps until parent. alone: this thread is the only one, so that
  * nobody has to be held up. On failure nothing has changed, and a child will not have the mappings.
- * -EBUSY the thread's stack is in them; -EPERM no full userfaultfd, and not alone; -ENOMEM there is
+ * -EBUSY the thread's stack is in them; -EPERM not alone, and no full userfaultfd, or mappings of
+ * files by which nobody can be held up; -ENOMEM there is
  * no room for copies; -EAGAIN. check: the first two of these, and nothing is done.
  * parent: after a 0, whether or not there is a child. It does not fail.
  * child: what it has is its own, ordinary memory; descriptors of the host and the space are

@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/single_threaded.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 typedef int register_t_(void (*)(void), void (*)(void), void (*)(void), void *);
@@ -32,6 +33,8 @@ static fork_t_ *real_fork, *real_raw_fork;
 /* Of the fork under way; forks come one at a time, by the C library's lock. */
 static int before_error;
 static bool begun;
+/* The thread whose fork has failed, until it knows; and the error. */
+static _Atomic pid_t failed_thread;
 
 /* --- is this thread alone? -------------------------------------------------------------------- */
 
@@ -85,8 +88,10 @@ static void before_fork(void)
         return;
     before_error = begin(space, &reason);
     begun = before_error == 0;
-    if (!begun)
-        mpl_say_reason("a child process will die: it cannot have this program's memory", &reason);
+    if (begun)
+        return;
+    atomic_store(&failed_thread, (pid_t)syscall(SYS_gettid));
+    mpl_say_reason("a child process cannot have this program's memory", &reason);
 }
 
 static void in_parent(void)
@@ -167,10 +172,23 @@ static bool can_fork(void)
     return false;
 }
 
+/* The handlers cannot refuse; a child that has no heap ends at once, and is not the program's. */
+static pid_t undo_child(pid_t pid)
+{
+    pid_t me = (pid_t)syscall(SYS_gettid);
+
+    if (pid <= 0 || !atomic_compare_exchange_strong(&failed_thread, &me, 0))
+        return pid;
+    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+        ;
+    errno = EAGAIN;
+    return -1;
+}
+
 MPL_PRE_EXPORT pid_t fork(void)
 {
     mpl_pre_fork_open();
-    return can_fork() ? real_fork() : -1;
+    return can_fork() ? undo_child(real_fork()) : -1;
 }
 
 /* The one that runs no handlers. */
@@ -187,5 +205,5 @@ MPL_PRE_EXPORT pid_t _Fork(void)
         in_child();
     else
         in_parent();
-    return pid;
+    return undo_child(pid);
 }

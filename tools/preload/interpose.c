@@ -139,6 +139,26 @@ MPL_PRE_EXPORT void *mmap64(void *address, size_t size_bytes, int protection, in
     return take_mmap(CALLER(), address, size_bytes, protection, flags, fd, offset);
 }
 
+/* Where mmap says no, jemalloc tries this one, which is no memory of the pool's. */
+MPL_PRE_EXPORT void *sbrk(intptr_t step)
+{
+    static _Atomic(void *) known;
+    union {
+        void *found;
+        void *(*call)(intptr_t step);
+    } real = {.found = atomic_load_explicit(&known, memory_order_acquire)};
+
+    if (called_by_allocator(CALLER()) && mpl_pre_space()) {
+        errno = ENOMEM;
+        return (void *)-1;
+    }
+    if (!real.found) {
+        real.found = dlsym(RTLD_NEXT, "sbrk");
+        atomic_store_explicit(&known, real.found, memory_order_release);
+    }
+    return real.call(step);
+}
+
 /* --- of mappings that are there --------------------------------------------------------------- */
 
 MPL_PRE_EXPORT int munmap(void *address, size_t size_bytes)
