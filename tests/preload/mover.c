@@ -3,8 +3,8 @@
  * A library to be preloaded behind the others in tests: a thread of it replaces the memory of the
  * program it is in, block by block and round by round, until the program ends. Then it looks
  * whether the pool is sound and writes what it did to the file MOVER_REPORT, as name=value. When it
- * has copied five times what the pool had at most, it makes the file MOVER_DONE. MOVER_PAUSE_MS:
- * between two blocks. MOVER_OFF: it only looks.
+ * has copied five times what the pool had at most, it makes the file MOVER_DONE. MOVER_TIMES:
+ * so often and not five times. MOVER_PAUSE_MS: between two blocks. MOVER_OFF: it only looks.
  */
 #include <memplug/preload.h>
 
@@ -128,11 +128,14 @@ static void look_whether_done(void)
     static bool done;
     const char *path = getenv("MOVER_DONE");
     unsigned long kib = status_kib("RssShmem");
+    const char *times = getenv("MOVER_TIMES");
     struct memplug_space_stat stat;
+    uint64_t wanted_bytes;
 
     memplug_space_stat(memplug_preload_space(), &stat);
     peak_kib = kib > peak_kib ? kib : peak_kib;
-    if (!done && path && stat.copied_bytes >= 5 * 1024ull * peak_kib) {
+    wanted_bytes = (times ? strtoul(times, NULL, 10) : 5) * 1024ull * peak_kib;
+    if (!done && path && stat.copied_bytes >= wanted_bytes) {
         FILE *file = fopen(path, "we");
 
         done = file != NULL && fclose(file) == 0;

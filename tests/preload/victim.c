@@ -195,6 +195,84 @@ static int test_clone(void)
     return 0;
 }
 
+/* --- direct I/O into the heap ----------------------------------------------------------------- */
+
+#define FILE_BYTES ((size_t)64 << 20)
+#define WORDS_PER_PAGE (PAGE / sizeof(uint64_t))
+
+static int direct_fd;
+static _Atomic unsigned nr_reads;
+
+static int make_file(void)
+{
+    char path[] = "victim-XXXXXX";
+    uint64_t *page = NULL;
+    int fd = mkstemp(path), direct;
+
+    CHECK(fd >= 0 && posix_memalign((void **)&page, PAGE, PAGE) == 0);
+    for (uint64_t word = 0; word < FILE_BYTES / sizeof(word); word += WORDS_PER_PAGE) {
+        for (uint64_t i = 0; i < WORDS_PER_PAGE; i++)
+            page[i] = (word + i) * 0x9e3779b97f4a7c15u;
+        CHECK(write(fd, page, PAGE) == PAGE);
+    }
+    CHECK(fsync(fd) == 0);
+    direct = open(path, O_RDONLY | O_DIRECT | O_CLOEXEC);
+    CHECK(unlink(path) == 0 && close(fd) == 0);
+    free(page);
+    return direct;
+}
+
+/* The buffer has other bytes before each read: what a read has lost is seen. */
+static void *read_direct(void *argument)
+{
+    unsigned seed = 7;
+    uint64_t *buffer = NULL;
+    const size_t size = (size_t)4 << 20;
+
+    CHECK(posix_memalign((void **)&buffer, PAGE, size) == 0);
+    while (!atomic_load(&stop)) {
+        uint64_t first = (uint64_t)(rand_r(&seed) % (int)((FILE_BYTES - size) / PAGE)) *
+                         WORDS_PER_PAGE;
+
+        memset(buffer, 0xdd, size);
+        CHECK(pread(direct_fd, buffer, size, (off_t)(first * sizeof(*buffer))) == (ssize_t)size);
+        for (uint64_t i = 0; i < size / sizeof(*buffer); i++)
+            CHECK(buffer[i] == (first + i) * 0x9e3779b97f4a7c15u);
+        atomic_fetch_add(&nr_reads, 1);
+    }
+    free(buffer);
+    return argument;
+}
+
+static int test_direct(void)
+{
+    pthread_t threads[2];
+
+    make_objects();
+    direct_fd = make_file();
+    if (direct_fd < 0) {
+        fputs("no O_DIRECT here\n", stderr);
+        return 77;
+    }
+    for (unsigned i = 0; i < 2; i++)
+        CHECK(pthread_create(&threads[i], NULL, read_direct, NULL) == 0);
+    while (atomic_load(&nr_reads) < 100 || !moved_enough()) {
+        pid_t pid = fork();
+        int status;
+
+        if (pid == 0) {
+            check_objects();
+            _exit(0);
+        }
+        CHECK(pid > 0 && waitpid(pid, &status, 0) == pid && status == 0);
+        check_objects();
+    }
+    atomic_store(&stop, true);
+    for (unsigned i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
+    return 0;
+}
+
 /* --- descriptors ------------------------------------------------------------------------------ */
 
 static int test_close(void)
@@ -357,7 +435,7 @@ int main(int argc, char **argv)
     } tests[] = {
         {"fork", test_fork},   {"refused", test_refused}, {"clone", test_clone},
         {"close", test_close}, {"shared", test_shared},   {"calls", test_calls},
-        {"locked", test_locked},
+        {"locked", test_locked}, {"direct", test_direct},
     };
 
     for (unsigned i = 0; i < sizeof(tests) / sizeof(tests[0]) && argc == 2; i++)

@@ -111,6 +111,7 @@ static void in_child(void)
     }
     mpl_pre_serve_forget();
     memplug_space_fork_child(mpl_preload.space);
+    atomic_store_explicit(&registering.word, 0, memory_order_relaxed); /* who held it is not here */
     atomic_store_explicit(&mpl_preload.state, MPL_PRE_NONE, memory_order_release);
     begun = false;
 }
