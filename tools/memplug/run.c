@@ -71,27 +71,42 @@ static int add_line(struct options *options, const char *name, struct mpl_text v
     return 0;
 }
 
-/* The program may change its directory before its first allocation. */
-static int add_range(struct options *options, const char *text)
+/* The path of a file or device in full: the program may change its directory before its first
+ * allocation. */
+static int full_path(const char *text, char *line, size_t size_bytes)
 {
-    struct mpl_spec spec;
-    const char *why, *rest = strchr(text, ',');
-    char path[PATH_MAX], line[PATH_MAX + 256];
+    const char *colon = strchr(text, ':');
+    char given[PATH_MAX], path[PATH_MAX];
+    size_t length;
 
-    if (!mpl_spec_parse(mpl_text_of(text), &spec, &why))
-        return complain(why, text);
-    options->ranged = true;
-    if (spec.kind != MEMPLUG_BACKING_FILE && spec.kind != MEMPLUG_BACKING_DAX)
-        return add_line(options, "range", mpl_text_of(text));
-    if (!realpath(spec.path, path)) {
-        fprintf(stderr, "memplug run: %s: %s\n", spec.path, strerror(errno));
+    snprintf(line, size_bytes, "%s", text);
+    if (!colon || (strncmp(text, "file:", 5) != 0 && strncmp(text, "dax:", 4) != 0))
+        return 0;
+    length = strcspn(colon + 1, ",");
+    snprintf(given, sizeof(given), "%.*s", (int)length, colon + 1);
+    if (length > 0 && !realpath(given, path)) {
+        fprintf(stderr, "memplug run: %s: %s\n", given, strerror(errno));
         return NOT_POSSIBLE;
     }
-    snprintf(line, sizeof(line), "%s:%s%s",
-             spec.kind == MEMPLUG_BACKING_FILE ? "file" : "dax", path, rest ? rest : "");
-    return mpl_spec_parse(mpl_text_of(line), &spec, &why)
-               ? add_line(options, "range", mpl_text_of(line))
-               : complain("its full path is too long, or has a comma in it", text);
+    if (length > 0)
+        snprintf(line, size_bytes, "%.*s%s%s", (int)(colon + 1 - text), text, path,
+                 colon + 1 + length);
+    return 0;
+}
+
+static int add_range(struct options *options, const char *text)
+{
+    struct memplug_reason reason = MPL_NO_REASON;
+    struct memplug_range_spec spec;
+    char line[PATH_MAX + 512];
+    int result = full_path(text, line, sizeof(line));
+
+    if (result != 0)
+        return result;
+    if (memplug_range_parse(line, strlen(line), &spec, &reason) != 0)
+        return complain(reason.why, text);
+    options->ranged = true;
+    return add_line(options, "range", mpl_text_of(line));
 }
 
 static int add_policies(struct options *options, const char *path)

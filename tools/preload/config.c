@@ -67,10 +67,10 @@ bool mpl_pre_config_next(struct mpl_text *rest, const char *name, struct mpl_tex
 
 static bool read_range(struct mpl_pre_config *config, struct mpl_text value)
 {
-    struct mpl_spec spec;
-    const char *why;
+    struct memplug_range_spec spec;
+    struct memplug_reason reason = MPL_NO_REASON;
 
-    if (!mpl_spec_parse(value, &spec, &why))
+    if (memplug_range_parse(value.start, value.length, &spec, &reason) != 0)
         return false;
     config->nr_ranges++;
     config->nr_nodes = spec.node + 1 > config->nr_nodes ? spec.node + 1 : config->nr_nodes;

@@ -18,100 +18,75 @@ struct mpl_preload mpl_preload;
 
 /* --- ranges ----------------------------------------------------------------------------------- */
 
-static bool say_no(const char *what, const char *path, int error, const char *why)
+static bool next_range(struct mpl_text *rest, struct memplug_range_spec *spec)
 {
     struct memplug_reason reason = MPL_NO_REASON;
+    struct mpl_text value;
+
+    return mpl_pre_config_next(rest, "range", &value) &&
+           memplug_range_parse(value.start, value.length, spec, &reason) == 0;
+}
+
+static bool say_no(const struct memplug_range_spec *spec, const struct memplug_reason *reason)
+{
     struct mpl_line line = {.length = 0};
 
-    reason.error = error;
-    reason.why = why;
-    mpl_line_add(&line, what);
-    mpl_line_add(&line, path);
+    mpl_line_add(&line, "no such memory for this program: ");
+    mpl_line_add(&line, spec->path);
     line.text[line.length] = 0;
-    mpl_say_reason(line.text, &reason);
+    mpl_say_reason(line.text, reason);
     return false;
-}
-
-static bool open_backing(const struct mpl_spec *spec, void **backing, uint64_t *size_bytes)
-{
-    bool file = spec->kind == MEMPLUG_BACKING_FILE || spec->kind == MEMPLUG_BACKING_DAX;
-    struct memplug_backing_spec wanted = {.kind = spec->kind, .fd = -1};
-    struct memplug_reason reason = MPL_NO_REASON;
-    int result;
-
-    if (file) {
-        wanted.fd = (int)syscall(SYS_openat, AT_FDCWD, spec->path, O_RDWR | O_CLOEXEC, 0);
-        if (wanted.fd < 0)
-            return say_no("a range cannot be opened: ", spec->path, -errno, "open");
-    }
-    if (file && spec->size_bytes == 0) {
-        off_t end = lseek(wanted.fd, 0, SEEK_END);
-        uint64_t all = end > 0 ? (uint64_t)end : 0;
-
-        *size_bytes = all > spec->offset_bytes ? all - spec->offset_bytes : 0;
-    } else {
-        *size_bytes = spec->size_bytes;
-    }
-    *size_bytes -= *size_bytes % mpl_preload.block_bytes;
-    wanted.size_bytes = file ? spec->offset_bytes + *size_bytes : *size_bytes;
-    result = memplug_linux_backing_open(mpl_preload.host, &wanted, backing, &reason);
-    if (wanted.fd >= 0)
-        syscall(SYS_close, wanted.fd);
-    if (result != 0)
-        mpl_say_reason("a range cannot be opened", &reason);
-    return result == 0;
-}
-
-/* Blocks that a policy has put online already stay where they are. */
-static int put_online(const struct memplug_add *range, enum memplug_online_type type,
-                      struct memplug_reason *reason)
-{
-    uint64_t first = memplug_block_of(mpl_preload.pool, range->address);
-    uint64_t nr = range->size_bytes / mpl_preload.block_bytes;
-    struct memplug_block_info info;
-    int result = 0;
-
-    for (uint64_t block = first; block < first + nr && result == 0; block++)
-        if (memplug_block_info(mpl_preload.pool, block, &info) == 0 &&
-            info.state == MEMPLUG_BLOCK_OFFLINE)
-            result = memplug_online(mpl_preload.pool, block, 1, type, NULL, reason);
-    return result;
-}
-
-static bool plug(const struct mpl_spec *spec)
-{
-    struct memplug_add range = {
-        .address = MEMPLUG_ANY_ADDRESS,
-        .node = spec->node,
-        .memmap = spec->memmap,
-        .offset_bytes = spec->offset_bytes,
-    };
-    struct memplug_reason reason;
-    int result;
-
-    if (!open_backing(spec, &range.backing, &range.size_bytes))
-        return false;
-    result = memplug_add(mpl_preload.pool, &range, NULL, &reason);
-    if (result == 0) {
-        result = put_online(&range, spec->online, &reason);
-        if (result != 0)
-            memplug_offline_and_remove(mpl_preload.pool, range.address, range.size_bytes, NULL,
-                                       NULL);
-    }
-    memplug_linux_backing_close(mpl_preload.host, range.backing);
-    if (result != 0)
-        mpl_say_reason("a range cannot be plugged in", &reason);
-    return result == 0;
 }
 
 static bool plug_all(const struct mpl_pre_config *config)
 {
-    struct mpl_text rest = config->text, value;
-    struct mpl_spec spec;
-    const char *why;
+    struct mpl_text rest = config->text;
+    struct memplug_range_spec spec;
+    struct memplug_add add;
 
-    while (mpl_pre_config_next(&rest, "range", &value))
-        if (!mpl_spec_parse(value, &spec, &why) || !plug(&spec))
+    while (next_range(&rest, &spec)) {
+        struct memplug_reason reason = MPL_NO_REASON;
+
+        if (memplug_range_plug(mpl_preload.host, mpl_preload.pool, &spec, &add, NULL, &reason) != 0)
+            return say_no(&spec, &reason);
+    }
+    return true;
+}
+
+/* Opened and closed again: a file keeps its content. */
+static bool look_at(const struct memplug_range_spec *spec)
+{
+    struct memplug_backing_spec wanted = {
+        .kind = spec->kind, .size_bytes = spec->size_bytes, .fd = -1};
+    struct memplug_reason reason = MPL_NO_REASON;
+    void *backing;
+    int result;
+
+    if (spec->kind == MEMPLUG_BACKING_FILE || spec->kind == MEMPLUG_BACKING_DAX) {
+        wanted.fd = (int)syscall(SYS_openat, AT_FDCWD, spec->path, O_RDWR | O_CLOEXEC, 0);
+        wanted.size_bytes = spec->offset_bytes +
+                            (spec->size_bytes ? spec->size_bytes : mpl_preload.block_bytes);
+        reason.error = -errno;
+        reason.why = "it cannot be opened for reading and writing";
+        if (wanted.fd < 0)
+            return say_no(spec, &reason);
+    }
+    result = memplug_linux_backing_open(mpl_preload.host, &wanted, &backing, &reason);
+    if (wanted.fd >= 0)
+        syscall(SYS_close, wanted.fd);
+    if (result != 0)
+        return say_no(spec, &reason);
+    memplug_linux_backing_close(mpl_preload.host, backing);
+    return true;
+}
+
+static bool look_at_all(const struct mpl_pre_config *config)
+{
+    struct mpl_text rest = config->text;
+    struct memplug_range_spec spec;
+
+    while (next_range(&rest, &spec))
+        if (!look_at(&spec))
             return false;
     return true;
 }
@@ -163,14 +138,12 @@ static bool set_policies(const struct mpl_pre_config *config)
 
 static uint64_t wanted_bytes(const struct mpl_pre_config *config)
 {
-    struct mpl_text rest = config->text, value;
     uint64_t bytes = config->nr_ranges == 0 ? config->limit_bytes : 0;
-    struct mpl_spec spec;
-    const char *why;
+    struct mpl_text rest = config->text;
+    struct memplug_range_spec spec;
 
-    while (config->nr_ranges > 0 && mpl_pre_config_next(&rest, "range", &value))
-        if (mpl_spec_parse(value, &spec, &why))
-            bytes += spec.size_bytes;
+    while (config->nr_ranges > 0 && next_range(&rest, &spec))
+        bytes += spec.size_bytes;
     return bytes;
 }
 
@@ -189,10 +162,9 @@ static void choose_window(const struct mpl_pre_config *config, struct memplug_li
         *window = (struct memplug_linux_config){.window_bytes = bytes};
 }
 
-static bool open_pool(const struct mpl_pre_config *config, struct memplug_reason *reason)
+static bool open_pool(const struct mpl_pre_config *config, struct memplug_config *pool,
+                      struct memplug_reason *reason)
 {
-    struct memplug_config pool = {.nr_nodes = (unsigned)config->nr_nodes};
-    struct memplug_attr_config attr = {.pool_config = &pool};
     struct memplug_linux_config window;
     uint64_t metadata_bytes;
     void *metadata;
@@ -200,17 +172,15 @@ static bool open_pool(const struct mpl_pre_config *config, struct memplug_reason
     choose_window(config, &window);
     if (memplug_linux_open(&window, &mpl_preload.host, reason) != 0)
         return false;
-    pool.host = memplug_linux_host(mpl_preload.host);
-    mpl_preload.block_bytes = 1ull << pool.host->geometry.block_shift;
-    mpl_preload.page_bytes = 1ull << pool.host->geometry.page_shift;
-    metadata_bytes = memplug_metadata_bytes(&pool);
+    pool->nr_nodes = (unsigned)config->nr_nodes;
+    pool->host = memplug_linux_host(mpl_preload.host);
+    mpl_preload.block_bytes = 1ull << pool->host->geometry.block_shift;
+    mpl_preload.page_bytes = 1ull << pool->host->geometry.page_shift;
+    metadata_bytes = memplug_metadata_bytes(pool);
     reason->why = "no memory for the pool's metadata";
     reason->error = memplug_linux_metadata(mpl_preload.host, metadata_bytes, &metadata);
-    if (reason->error != 0 ||
-        memplug_open(&pool, metadata, metadata_bytes, &mpl_preload.pool, reason) != 0)
-        return false;
-    attr.pool = mpl_preload.pool;
-    return memplug_attr_init(&mpl_preload.attr, &attr) == 0;
+    return reason->error == 0 &&
+           memplug_open(pool, metadata, metadata_bytes, &mpl_preload.pool, reason) == 0;
 }
 
 static bool open_space(const struct mpl_pre_config *config, struct memplug_reason *reason)
@@ -229,34 +199,32 @@ static bool open_space(const struct mpl_pre_config *config, struct memplug_reaso
     return true;
 }
 
-/* What can be seen of a range without taking it. */
-static bool look_at_all(const struct mpl_pre_config *config)
+static bool open_tree(const struct memplug_config *pool, struct memplug_reason *reason)
 {
-    struct mpl_text rest = config->text, value;
-    struct mpl_spec spec;
-    uint64_t size_bytes;
-    const char *why;
-    void *backing;
+    const struct memplug_attr_config attr = {
+        .pool = mpl_preload.pool,
+        .pool_config = pool,
+        .files = mpl_preload.files.files,
+        .nr_files = MEMPLUG_RANGE_NR_FILES,
+    };
 
-    while (mpl_pre_config_next(&rest, "range", &value)) {
-        if (!mpl_spec_parse(value, &spec, &why) || !open_backing(&spec, &backing, &size_bytes))
-            return false;
-        memplug_linux_backing_close(mpl_preload.host, backing);
-        if (size_bytes == 0 || spec.offset_bytes % mpl_preload.page_bytes != 0)
-            return say_no("a range is smaller than a block, or begins within a page: ", spec.path,
-                          -EINVAL, "it must hold whole blocks of 128 MiB");
-    }
-    return true;
+    memplug_range_files(&mpl_preload.files, mpl_preload.host, mpl_preload.pool,
+                        mpl_preload.space);
+    reason->why = "no attribute tree";
+    reason->error = memplug_attr_init(&mpl_preload.attr, &attr);
+    return reason->error == 0;
 }
 
 bool mpl_pre_open(struct mpl_pre_config *config, bool take)
 {
     struct memplug_reason reason = MPL_NO_REASON;
+    struct memplug_config pool = {.nr_nodes = 1};
     bool opened;
 
     if (config->limit_bytes == 0)
         config->limit_bytes = mpl_pre_memory_bytes();
-    opened = open_pool(config, &reason) && open_space(config, &reason);
+    opened = open_pool(config, &pool, &reason) && open_space(config, &reason) &&
+             open_tree(&pool, &reason);
     if (opened && config->nr_ranges == 0)
         opened = mpl_pre_grow_open(config->limit_bytes, &reason) == 0;
     if (!opened) {

@@ -11,10 +11,9 @@
 #ifndef PRELOAD_H
 #define PRELOAD_H
 
-#include "spec.h"
+#include "text.h"
 
-#include <memplug/attr.h>
-#include <memplug/space.h>
+#include <memplug/range.h>
 
 #include <stdatomic.h>
 #include <stdint.h>
@@ -28,7 +27,7 @@
  *   limit=SIZE   of a pool that grows by itself
  *   pins=proved|trusted
  *   uffd=N       an open descriptor of /dev/userfaultfd
- *   range=SPEC   see spec.h; any number
+ *   range=SPEC   see range.h; any number
  *   policy=NAME=VALUE   an attribute and what is written to it; any number
  * Without the variable: a pool that grows by itself. */
 #define MPL_PRE_VARIABLE "MEMPLUG_RUN"
@@ -102,6 +101,7 @@ struct mpl_preload {
     struct memplug *pool;
     struct memplug_space *space;
     struct memplug_attr attr;
+    struct memplug_range_files files;
     uint64_t block_bytes, page_bytes;
 
     /* grow.c: one memfd as large as the limit, plugged in block by block. */
