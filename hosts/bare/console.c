@@ -63,7 +63,7 @@ static const struct bare_word *find_word(const char *text, size_t length)
 {
     static const struct bare_word *const tables[] = {bare_tree_words, bare_look_words,
                                                      bare_task_words, bare_device_words,
-                                                     bare_dimm_words};
+                                                     bare_dimm_words, bare_inject_words};
 
     for (unsigned i = 0; i < sizeof(tables) / sizeof(tables[0]); i++)
         for (const struct bare_word *word = tables[i]; word->name; word++)

@@ -17,6 +17,7 @@ void bare_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Each ends with an empty row. */
 extern const struct bare_word bare_tree_words[], bare_look_words[], bare_task_words[],
-    bare_device_words[], bare_dimm_words[];
+    bare_device_words[], bare_dimm_words[],
+    bare_inject_words[];
 
 #endif
