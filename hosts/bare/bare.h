@@ -80,6 +80,8 @@ struct bare_firmware {
     unsigned nr_nodes;
     unsigned nr_cpus;
     uint8_t apic_ids[BARE_MAX_CPUS];
+    uint16_t gpe, gpe_bytes; /* ports of ACPI's general-purpose events: status, then enable */
+    uint16_t sci;            /* the pin of ACPI's interrupt */
 };
 extern struct bare_firmware bare_firmware;
 
@@ -161,7 +163,7 @@ extern struct bare_cpu bare_cpus[BARE_MAX_CPUS];
 extern unsigned bare_nr_cpus; /* that are online */
 
 enum { BARE_VECTOR_TIMER = 32, BARE_VECTOR_FLUSH, BARE_VECTOR_WAKE, BARE_VECTOR_SERIAL,
-       BARE_VECTOR_DEVICE, BARE_VECTOR_HALT, BARE_VECTOR_SPURIOUS = 63 };
+       BARE_VECTOR_DEVICE, BARE_VECTOR_ACPI, BARE_VECTOR_HALT, BARE_VECTOR_SPURIOUS = 63 };
 
 unsigned bare_cpu(void);
 void bare_cpu_start(unsigned index); /* of the CPU that runs: tables, interrupts, timer */

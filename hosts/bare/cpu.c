@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* A CPU's own tables, interrupts, and the start of the others. */
 #include "bare.h"
+#include "dimm.h"
 #include "task.h"
 #include "virtio_memory.h"
 
@@ -96,6 +97,8 @@ void bare_interrupt(struct frame *frame)
         bare_flush_here(cpu);
     if (frame->vector == BARE_VECTOR_DEVICE)
         bare_virtio_memory_interrupt();
+    if (frame->vector == BARE_VECTOR_ACPI)
+        bare_dimm_interrupt();
     while (frame->vector == BARE_VECTOR_HALT)
         __asm__ volatile("cli; hlt");
     if (frame->vector != BARE_VECTOR_SPURIOUS)

@@ -2,8 +2,8 @@
 /*
  * QEMU's memory-hotplug registers ("QEMU and ACPI BIOS memory hotplug interface"), without the AML
  * that other systems reach them by. A slot is chosen, and then tells what is in it and what it
- * wants; what came of it is answered with the codes of ACPI's _OST. Events are looked for at the
- * bit of the general-purpose event block, a thousand times a second: its interrupt is not used.
+ * wants; what came of it is answered with the codes of ACPI's _OST. ACPI's interrupt says that
+ * something has happened, by a bit of the first general-purpose events.
  */
 #include "dimm.h"
 
@@ -15,8 +15,7 @@
 
 #define BASE 0xa00u
 #define NR_SLOTS 256u /* QEMU has no more; one that it has not reads as empty */
-#define GPE_STATUS 0x620u
-#define GPE_MEMORY 0x08u
+#define GPE_MEMORY 0x08u /* of the first byte of general-purpose events */
 #define NS_PER_S 1000000000u
 #define EJECT_NS (30ull * NS_PER_S)
 #define LOOK_NS 50000000u
@@ -36,6 +35,7 @@ struct slot {
     bool bound; /* its memory is in the pool */
 };
 
+static uint32_t called;
 static struct slot slots[NR_SLOTS];
 static enum memplug_zone zones[MAX_BLOCKS]; /* of the device that is being ejected */
 
@@ -161,14 +161,25 @@ void bare_dimm_start(void)
     for (unsigned i = 0; i < NR_SLOTS; i++)
         if (choose(i) & ENABLED)
             add(i);
+    if (!bare_firmware.gpe)
+        return;
+    bare_route(bare_firmware.sci, BARE_VECTOR_ACPI | BARE_LEVEL);
+    called = 1; /* something may have come since the first look */
+}
+
+/* The line goes down when nothing is enabled; what was there is still to be seen in the slots. */
+void bare_dimm_interrupt(void)
+{
+    out8(bare_firmware.gpe + bare_firmware.gpe_bytes, 0);
+    __atomic_store_n(&called, 1, __ATOMIC_RELEASE);
 }
 
 bool bare_dimm_poll(void)
 {
     look_for_gone();
-    if (!(in8(GPE_STATUS) & GPE_MEMORY))
+    if (!__atomic_exchange_n(&called, 0, __ATOMIC_ACQUIRE))
         return false;
-    out8(GPE_STATUS, GPE_MEMORY);
+    out8(bare_firmware.gpe, GPE_MEMORY);
     for (unsigned i = 0; i < NR_SLOTS; i++) {
         uint8_t flags = choose(i);
 
@@ -177,5 +188,6 @@ bool bare_dimm_poll(void)
         else if (flags & WANTED_BACK)
             wanted_back(i);
     }
+    out8(bare_firmware.gpe + bare_firmware.gpe_bytes, GPE_MEMORY); /* calls at once if it must */
     return true;
 }

@@ -7,6 +7,8 @@
 
 /* Those that were there at power-on. */
 void bare_dimm_start(void);
+/* For the handler of BARE_VECTOR_ACPI. */
+void bare_dimm_interrupt(void);
 /* Serve what has happened since; true if something had. */
 bool bare_dimm_poll(void);
 

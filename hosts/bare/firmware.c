@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* The memory map of the boot protocol (PVH), and two ACPI tables; no AML. */
+/* The memory map of the boot protocol (PVH), and three ACPI tables; no AML. */
 #include "bare.h"
 #include "firmware.h"
 
@@ -187,8 +187,20 @@ static void take_node(const uint8_t *entry)
             firmware->ram[i].node = (int)node;
 }
 
+static void take_events(void)
+{
+    const uint8_t *fadt = (const uint8_t *)find_table("FACP");
+
+    if (!fadt)
+        return;
+    bare_firmware.sci = fadt[46];
+    bare_firmware.gpe = (uint16_t)read32(fadt + 80);
+    bare_firmware.gpe_bytes = fadt[92] / 2;
+}
+
 void bare_acpi_read(void)
 {
+    take_events();
     each_entry("APIC", 44, take_cpu);
     each_entry("SRAT", 48, take_node);
     if (!bare_firmware.nr_cpus)

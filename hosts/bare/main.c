@@ -5,7 +5,7 @@
 #include "task.h"
 #include "virtio_memory.h"
 
-#define IDLE_NS 1000000u /* devices are looked at so often */
+#define IDLE_NS 20000000u /* what nobody calls for is looked for so often */
 #define SERIAL_PIN 4u
 
 void bare_main(uint64_t start_info);

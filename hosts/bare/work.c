@@ -5,6 +5,7 @@
 #include "io.h"
 
 #define IDLE_NS 1000000u
+#define REST_NS 20000000u /* a CPU without a task is called by an interrupt, and looks too */
 #define CHURN 16u /* one page of so many is another in each round */
 
 struct bare_toggle bare_toggles[BARE_MAX_CPUS];
@@ -93,7 +94,7 @@ void bare_work(unsigned index)
         if (__atomic_load_n(&bare_toggles[index].running, __ATOMIC_ACQUIRE))
             toggle(&bare_toggles[index]);
         if (!task) {
-            bare_sleep(IDLE_NS);
+            bare_sleep(REST_NS);
             continue;
         }
         write_cr3(task->root);
