@@ -11,6 +11,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/ioctl.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 
 #ifndef CLONE_PIDFD
@@ -52,6 +53,10 @@ NO_SANITIZER static int attend_main(void *argument)
     struct pollfd poll = {.fd = attend->uffd, .events = POLLIN};
     struct uffd_msg msg;
 
+    /* Or it would stay, and all memory with it, if the program is killed just now. */
+    mpl_raw5(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+    if (mpl_raw5(SYS_getppid, 0, 0, 0, 0, 0) != attend->process)
+        return 0;
     for (;;) {
         mpl_raw5(SYS_ppoll, (long)&poll, 1, 0, 0, 0);
         while (mpl_raw5(SYS_read, attend->uffd, (long)&msg, sizeof(msg), 0, 0) ==
@@ -77,6 +82,7 @@ int mpl_attend_start(int uffd, uint64_t page_bytes, struct mpl_attend **started)
     attend->uffd = uffd;
     attend->page_bytes = page_bytes;
     attend->forker = (pid_t)syscall(SYS_gettid);
+    attend->process = (pid_t)syscall(SYS_getpid);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     attend->pid = clone(attend_main, (char *)attend + ROOM_BYTES,

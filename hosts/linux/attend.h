@@ -18,6 +18,7 @@
 struct mpl_attend {
     int uffd;          /* with mpl_attend_features */
     pid_t pid, forker; /* of the attendant; the thread that it lets through */
+    pid_t process;     /* of that thread */
     int pidfd;
     uint64_t page_bytes;
     volatile unsigned nr_pages;

@@ -44,7 +44,7 @@ static void refused(const struct memplug_reason *reason)
 }
 
 /* As large as what is to go: a range of several blocks goes as one. */
-static bool plug_new(struct memplug *pool, uint64_t size_bytes)
+static bool plug_new(struct memplug *pool, uint64_t size_bytes, uint64_t *address)
 {
     struct memplug_backing_spec spec = {.kind = MEMPLUG_BACKING_MEMFD, .size_bytes = size_bytes};
     struct memplug_add range = {.address = MEMPLUG_ANY_ADDRESS, .size_bytes = size_bytes};
@@ -67,6 +67,7 @@ static bool plug_new(struct memplug *pool, uint64_t size_bytes)
     block_bytes = info.size_bytes;
     result = memplug_online(pool, first, size_bytes / block_bytes, MEMPLUG_ONLINE_MOVABLE, NULL,
                             &reason);
+    *address = range.address;
     if (result == 0)
         return true;
     refused(&reason);
@@ -77,15 +78,17 @@ static bool plug_new(struct memplug *pool, uint64_t size_bytes)
 static void replace(struct memplug *pool, const struct memplug_block_info *info)
 {
     struct memplug_reason reason;
-    uint64_t size_bytes = info->unit_nr_blocks * info->size_bytes;
+    uint64_t size_bytes = info->unit_nr_blocks * info->size_bytes, address;
 
-    if (!plug_new(pool, size_bytes))
+    if (!plug_new(pool, size_bytes, &address))
         return;
     if (memplug_offline_and_remove(pool, info->unit_first * info->size_bytes, size_bytes, NULL,
-                                   &reason) == 0)
+                                   &reason) == 0) {
         nr_replaced++;
-    else
-        refused(&reason);
+        return;
+    }
+    refused(&reason);
+    memplug_offline_and_remove(pool, address, size_bytes, NULL, NULL); /* there are 64 backings */
 }
 
 /* Every block that was there when the round began and is in use. */

@@ -35,7 +35,7 @@ static const char help[] =
     "\n"
     "  -r, --range SPEC      memory of the pool, again for more; without it the pool grows by\n"
     "                        itself. memfd:SIZE, hugetlb:SIZE, file:PATH or dax:PATH, and behind\n"
-    "                        commas size=, offset=, node=, zone=movable|kernel|auto,\n"
+    "                        commas size=, offset=, node=, zone=movable|kernel|auto|none,\n"
     "                        memmap=block|range|host|auto\n"
     "  -l, --limit SIZE      how far a pool grows by itself; default: the machine's memory\n"
     "  -a, --allocator NAME  jemalloc (default) or mimalloc, or the path of one\n"

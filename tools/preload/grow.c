@@ -175,9 +175,9 @@ int mpl_pre_map(struct memplug_space *space, uint64_t size_bytes,
         grown = grow(wanted_bytes, &reason);
     for (unsigned i = 0; i < NR_TRIES && grown == 0; i++) {
         result = memplug_map(space, size_bytes, opts, address, &reason);
-        if (result != -ENOMEM || !mpl_preload.grows || usable_bytes() >= wanted_bytes)
+        if (result != -ENOMEM || !mpl_preload.grows)
             break;
-        grown = grow(wanted_bytes, &reason);
+        grown = grow(wanted_bytes, &reason); /* nothing, if there are enough by now */
     }
     if (grown != 0)
         result = -ENOMEM;
