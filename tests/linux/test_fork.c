@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: MIT */
+/* A process that forks: the child has movable mappings as they were, the parent has them back. */
+#define _GNU_SOURCE
+#include "space_test.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/wait.h>
+
+#define SIZE (9 * MIB)
+
+/* --- the child -------------------------------------------------------------------------------- */
+
+struct job {
+    struct machine machine;
+    char *memory;
+    bool alone;
+};
+
+static struct job *open_job(const struct memplug_space_config *config)
+{
+    static struct job job;
+
+    job = (struct job){.alone = false};
+    assert_int_equal(machine_open(&job.machine, MEMPLUG_BACKING_MEMFD, 2, -1, config), 0);
+    assert_int_equal(memplug_map(job.machine.space, SIZE, NULL, (void **)&job.memory, NULL), 0);
+    fill_words(job.memory, SIZE, 4);
+    return &job;
+}
+
+static void close_job(struct job *job)
+{
+    assert_int_equal(memplug_unmap(job->machine.space, job->memory, SIZE), 0);
+    assert_int_equal(machine_close(&job->machine), 0);
+}
+
+/* Forks; the child's answer, or less than 0 if it may not have the memory. */
+static int fork_job(struct job *job, int (*child)(struct job *job))
+{
+    struct memplug_space *space = job->machine.space;
+    int status;
+    pid_t pid;
+
+    if (memplug_space_fork_before(space, job->alone, &job->machine.reason) != 0)
+        return job->machine.reason.error;
+    pid = fork();
+    if (pid == 0) {
+        memplug_space_fork_child(space);
+        _exit(child(job));
+    }
+    memplug_space_fork_parent(space);
+    assert_true(pid > 0 && waitpid(pid, &status, 0) == pid);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+}
+
+static bool can_hold_up(struct job *job, const char *name)
+{
+    char text[512];
+
+    if (memplug_space_fork_check(job->machine.space, false, &job->machine.reason) == 0)
+        return true;
+    memplug_reason_text(&job->machine.reason, text, sizeof(text));
+    printf("SKIP %s: %s\n", name, text);
+    return false;
+}
+
+/* --- tests ------------------------------------------------------------------------------------ */
+
+static int child_has_all(struct job *job)
+{
+    if (!words_hold(job->memory, SIZE, 4))
+        return 1;
+    memset(job->memory, 0, SIZE); /* not its parent's */
+    return munmap(job->memory, MIB) == 0 ? 0 : 2;
+}
+
+/* Alone, nobody has to be held up: it needs no rights. */
+static void a_child_has_a_copy(void **state)
+{
+    struct job *job = open_job(NULL);
+
+    (void)state;
+    for (unsigned i = 0; i < 4; i++) {
+        job->alone = i % 2 == 0;
+        if (!job->alone && memplug_space_fork_check(job->machine.space, false, NULL) != 0)
+            continue;
+        assert_int_equal(fork_job(job, child_has_all), 0);
+        assert_true(words_hold(job->memory, SIZE, 4));
+        assert_int_equal(memplug_check(job->machine.pool, &job->machine.reason), 0);
+    }
+    /* It is the pool's memory again: what is given back comes back as zeros. */
+    assert_int_equal(memplug_discard(job->machine.space, job->memory, SIZE), 0);
+    assert_true(all_zero(job->memory, SIZE));
+    fill_words(job->memory, SIZE, 5);
+    if (memplug_space_movable(job->machine.space, NULL) == 0)
+        assert_int_equal(machine_offline(&job->machine, 0, 5), 0);
+    assert_true(words_hold(job->memory, SIZE, 5));
+    close_job(job);
+}
+
+static int child_sees_shapes(struct job *job)
+{
+    char *at = job->memory;
+
+    return at[0] == 1 && at[5 * PAGE] == 2 && all_zero(at + 2 * MIB, 2 * MIB) &&
+                   at[4 * MIB] == 3 && at[SIZE - 1] == 4 ? 0 : 1;
+}
+
+/* Holes, pages that can only be read, pages without access, and units in part. */
+static void shapes_are_kept(void **state)
+{
+    struct job *job = open_job(NULL);
+    struct memplug_space *space = job->machine.space;
+    char *small;
+
+    (void)state;
+    job->alone = memplug_space_fork_check(space, false, NULL) != 0;
+    memset(job->memory, 0, SIZE);
+    assert_int_equal(memplug_discard(space, job->memory, SIZE), 0);
+    uint64_t empty = blocks_of(job->machine.fd);
+    job->memory[0] = 1;
+    job->memory[5 * PAGE] = 2;
+    job->memory[4 * MIB] = 3;
+    job->memory[SIZE - 1] = 4;
+    assert_int_equal(memplug_protect(space, job->memory + 5 * PAGE, PAGE, PROT_READ), 0);
+    assert_int_equal(memplug_protect(space, job->memory + 7 * PAGE, PAGE, PROT_NONE), 0);
+    assert_int_equal(memplug_map(space, 3 * PAGE, NULL, (void **)&small, NULL), 0);
+    memset(small, 7, 3 * PAGE);
+    assert_int_equal(memplug_unmap(space, small + PAGE, PAGE), 0);
+    for (unsigned i = 0; i < 3; i++)
+        assert_int_equal(fork_job(job, child_sees_shapes), 0);
+    assert_true(small[0] == 7 && small[2 * PAGE] == 7);
+    assert_true(blocks_of(job->machine.fd) - empty <= 8 * PAGE); /* no hole was filled */
+    assert_int_equal(memplug_unmap(space, small, PAGE), 0);
+    assert_int_equal(memplug_unmap(space, small + 2 * PAGE, PAGE), 0);
+    close_job(job);
+}
+
+/* --- others write meanwhile ------------------------------------------------------------------- */
+
+static struct job *counted;
+static atomic_bool stop;
+
+static _Atomic uint64_t *counter(unsigned i)
+{
+    return (_Atomic uint64_t *)(void *)(counted->memory + i * MIB);
+}
+
+/* One after the other: at any moment they fall, by one at most, from the first to the last. */
+static void *count(void *argument)
+{
+    for (uint64_t n = 1; !atomic_load(&stop); n++)
+        for (unsigned i = 0; i < 9; i++)
+            atomic_store_explicit(counter(i), n, memory_order_release);
+    return argument;
+}
+
+static int child_sees_a_moment(struct job *job)
+{
+    uint64_t seen[9];
+
+    (void)job;
+    for (unsigned i = 0; i < 9; i++)
+        seen[i] = atomic_load(counter(i));
+    for (unsigned i = 1; i < 9; i++)
+        if (seen[i] > seen[i - 1])
+            return 1;
+    return seen[0] - seen[8] <= 1 ? 0 : 2;
+}
+
+/* Returns how many children saw memory of more than one moment. */
+static unsigned fork_beside_a_writer(bool alone)
+{
+    struct job *job = open_job(NULL);
+    unsigned nr_torn = 0;
+    pthread_t thread;
+
+    counted = job;
+    job->alone = alone;
+    atomic_store(&stop, false);
+    for (unsigned i = 0; i < 9; i++)
+        atomic_store(counter(i), 0);
+    assert_int_equal(pthread_create(&thread, NULL, count, NULL), 0);
+    for (unsigned i = 0; i < 25; i++) {
+        uint64_t before = atomic_load(counter(8));
+
+        nr_torn += fork_job(job, child_sees_a_moment) != 0;
+        while (!alone && atomic_load(counter(8)) == before)
+            sched_yield(); /* the writer has been woken */
+    }
+    atomic_store(&stop, true);
+    pthread_join(thread, NULL);
+    close_job(job);
+    return nr_torn;
+}
+
+static void a_child_sees_one_moment(void **state)
+{
+    struct job *job = open_job(NULL);
+    bool able = can_hold_up(job, "a_child_sees_one_moment");
+
+    (void)state;
+    close_job(job);
+    if (!able)
+        skip();
+    assert_int_equal(fork_beside_a_writer(false), 0);
+    assert_true(fork_beside_a_writer(true) > 0); /* what shows that the test sees it */
+}
+
+/* --- refused ---------------------------------------------------------------------------------- */
+
+static void *fork_from_there(void *argument)
+{
+    int *result = argument;
+
+    *result = memplug_space_fork_before(counted->machine.space, true, NULL);
+    return NULL;
+}
+
+static void a_stack_in_movable_memory_is_refused(void **state)
+{
+    struct job *job = open_job(NULL);
+    pthread_attr_t attr;
+    pthread_t thread;
+    int result = 0;
+
+    (void)state;
+    assert_int_equal(pthread_attr_init(&attr), 0);
+    assert_int_equal(pthread_attr_setstack(&attr, job->memory, 2 * MIB), 0);
+    counted = job;
+    assert_int_equal(pthread_create(&thread, &attr, fork_from_there, &result), 0);
+    pthread_join(thread, NULL);
+    assert_int_equal(result, -EBUSY);
+    pthread_attr_destroy(&attr);
+    close_job(job);
+}
+
+/* Nothing of the library stays open in a child. */
+static int child_has_no_descriptor(struct job *job)
+{
+    for (int fd = 3; fd < 1024; fd++) {
+        char path[64], target[256];
+        ssize_t length;
+
+        snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+        length = readlink(path, target, sizeof(target) - 1);
+        target[length > 0 ? length : 0] = 0;
+        if (fd != job->machine.fd &&
+            (strstr(target, "memfd:memplug") || strstr(target, "userfaultfd"))) {
+            fprintf(stderr, "%d %s\n", fd, target);
+            return 1;
+        }
+    }
+    return 0;
+}
+
+static void a_child_has_no_descriptors(void **state)
+{
+    struct job *job = open_job(NULL);
+
+    (void)state;
+    job->alone = memplug_space_fork_check(job->machine.space, false, NULL) != 0;
+    assert_true(memplug_space_descriptor(job->machine.space, 0) >= 0);
+    assert_int_equal(fork_job(job, child_has_no_descriptor), 0);
+    close_job(job);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_child_has_a_copy),
+        cmocka_unit_test(shapes_are_kept),
+        cmocka_unit_test(a_child_sees_one_moment),
+        cmocka_unit_test(a_stack_in_movable_memory_is_refused),
+        cmocka_unit_test(a_child_has_no_descriptors),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
