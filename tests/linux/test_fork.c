@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 #define SIZE (9 * MIB)
@@ -235,6 +236,40 @@ static void a_stack_in_movable_memory_is_refused(void **state)
     close_job(job);
 }
 
+/* No room for the copy: all is as it was, and the next one works. */
+static int no_room(void *argument)
+{
+    struct rlimit before, less;
+    struct job *job = open_job(NULL);
+    void *more;
+
+    (void)argument;
+    job->alone = memplug_space_fork_check(job->machine.space, false, NULL) != 0;
+    CHECK(getrlimit(RLIMIT_AS, &before) == 0);
+    less = (struct rlimit){
+        .rlim_cur = (rlim_t)number_in("/proc/self/status", "VmSize:") * 1024 + 2 * MIB,
+        .rlim_max = before.rlim_max,
+    };
+    CHECK(setrlimit(RLIMIT_AS, &less) == 0);
+    CHECK(fork_job(job, child_has_all) == -ENOMEM);
+    CHECK(setrlimit(RLIMIT_AS, &before) == 0);
+    CHECK(words_hold(job->memory, SIZE, 4));
+    CHECK(memplug_map(job->machine.space, MIB, NULL, &more, NULL) == 0);
+    CHECK(memplug_unmap(job->machine.space, more, MIB) == 0);
+    CHECK(fork_job(job, child_has_all) == 0);
+    CHECK(words_hold(job->memory, SIZE, 4));
+    close_job(job);
+    return 0;
+}
+
+static void without_room_nothing_changes(void **state)
+{
+    (void)state;
+    if (strcmp(SANITIZER, "none") != 0)
+        SKIP("a sanitizer needs addresses itself");
+    assert_int_equal(in_child(no_room, NULL), 0);
+}
+
 /* Nothing of the library stays open in a child. */
 static int child_has_no_descriptor(struct job *job)
 {
@@ -272,6 +307,7 @@ int main(void)
         cmocka_unit_test(shapes_are_kept),
         cmocka_unit_test(a_child_sees_one_moment),
         cmocka_unit_test(a_stack_in_movable_memory_is_refused),
+        cmocka_unit_test(without_room_nothing_changes),
         cmocka_unit_test(a_child_has_no_descriptors),
     };
 
