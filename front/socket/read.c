@@ -8,6 +8,9 @@
 
 #include <sys/prctl.h>
 
+/* A read takes moments, but for one of a page that is just being moved: that waits for the move. */
+#define PATIENCE_NS 2000000000ull
+
 static void put_item(void *context, const struct memplug_attr_item *item)
 {
     static const char *const kinds[] = {
@@ -41,9 +44,9 @@ static int carry_out(struct memplug_server *server)
     case MPL_READ:
         return memplug_attr_get(server->attr, errand->path, server->text, sizeof(server->text));
     case MPL_OPEN:
-        return memplug_attr_open(server->attr, errand->path, errand->access, errand->handle);
+        return memplug_attr_open(server->attr, errand->path, errand->access, &errand->handle);
     case MPL_READ_HANDLE:
-        return memplug_attr_read(errand->handle, server->text, sizeof(server->text));
+        return memplug_attr_read(&errand->handle, server->text, sizeof(server->text));
     case MPL_LIST:
         return list(server, errand->path);
     case MPL_LINK:
@@ -77,18 +80,53 @@ void *mpl_reader(void *context)
     return NULL;
 }
 
-int mpl_read(struct memplug_server *server, struct mpl_errand errand)
+/* False: it was not the door's turn when that time was over. 0: no end. */
+static bool wait_for_turn(struct memplug_server *server, uint64_t patience_ns)
 {
     mpl_word_t *turn = &server->errand.turn;
-    uint32_t theirs = __atomic_load_n(turn, __ATOMIC_RELAXED) + 1;
+    uint64_t start_ns = mpl_serve_now_ns(), passed_ns = 0;
+    uint32_t now;
 
-    server->errand.kind = errand.kind;
-    server->errand.path = errand.path;
-    server->errand.access = errand.access;
-    server->errand.handle = errand.handle;
-    __atomic_store_n(turn, theirs, __ATOMIC_RELEASE);
-    mpl_word_wake(turn);
-    while (__atomic_load_n(turn, __ATOMIC_ACQUIRE) == theirs)
-        mpl_word_wait(turn, theirs, 0);
-    return server->errand.result;
+    while ((now = __atomic_load_n(turn, __ATOMIC_ACQUIRE)) % 2 != 0) {
+        if (patience_ns != 0 && passed_ns >= patience_ns)
+            return false;
+        mpl_word_wait(turn, now, patience_ns != 0 ? patience_ns - passed_ns : 0);
+        passed_ns = mpl_serve_now_ns() - start_ns;
+    }
+    return true;
+}
+
+static void hand_over(struct memplug_server *server)
+{
+    __atomic_fetch_add(&server->errand.turn, 1, __ATOMIC_ACQ_REL);
+    mpl_word_wake(&server->errand.turn);
+}
+
+int mpl_read(struct memplug_server *server, enum mpl_errand_kind kind, const char *path,
+             unsigned access, struct memplug_attr_handle *handle)
+{
+    struct mpl_errand *errand = &server->errand;
+    struct mpl_words words = {.text = errand->path, .size_bytes = sizeof(errand->path)};
+
+    if (__atomic_load_n(&errand->turn, __ATOMIC_ACQUIRE) % 2 != 0)
+        return -ETIMEDOUT;
+    errand->kind = kind;
+    errand->access = access;
+    mpl_put(&words, path);
+    mpl_put_end(&words);
+    if (kind == MPL_READ_HANDLE)
+        errand->handle = *handle;
+    hand_over(server);
+    if (!wait_for_turn(server, PATIENCE_NS))
+        return -ETIMEDOUT;
+    if (kind == MPL_OPEN && errand->result == 0)
+        *handle = errand->handle;
+    return errand->result;
+}
+
+void mpl_read_end(struct memplug_server *server)
+{
+    wait_for_turn(server, 0);
+    server->errand.kind = MPL_END;
+    hand_over(server);
 }

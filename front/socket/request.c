@@ -63,6 +63,8 @@ static const char *why_not(int error)
         return "a part of the path is no directory";
     case -EISDIR:
         return "this is a directory";
+    case -ETIMEDOUT:
+        return "the tree does not answer: something in the program takes very long";
     case -EACCES:
         return "the mode of the file does not let anybody";
     default:
@@ -87,7 +89,7 @@ static void answer_read(struct memplug_server *server, struct mpl_connection *co
 static void get(struct memplug_server *server, struct mpl_connection *connection,
                 const struct request *request)
 {
-    int result = mpl_read(server, (struct mpl_errand){.kind = MPL_READ, .path = request->path});
+    int result = mpl_read(server, MPL_READ, request->path, 0, NULL);
 
     answer_read(server, connection, request->head.id, result);
 }
@@ -95,7 +97,7 @@ static void get(struct memplug_server *server, struct mpl_connection *connection
 static void list(struct memplug_server *server, struct mpl_connection *connection,
                  const struct request *request)
 {
-    int result = mpl_read(server, (struct mpl_errand){.kind = MPL_LIST, .path = request->path});
+    int result = mpl_read(server, MPL_LIST, request->path, 0, NULL);
 
     answer_read(server, connection, request->head.id, result);
 }
@@ -103,7 +105,7 @@ static void list(struct memplug_server *server, struct mpl_connection *connectio
 static void follow(struct memplug_server *server, struct mpl_connection *connection,
                    const struct request *request)
 {
-    int result = mpl_read(server, (struct mpl_errand){.kind = MPL_LINK, .path = request->path});
+    int result = mpl_read(server, MPL_LINK, request->path, 0, NULL);
 
     answer_read(server, connection, request->head.id, result);
 }
@@ -134,10 +136,7 @@ static void set(struct memplug_server *server, struct mpl_connection *connection
         mpl_refuse(server, connection, head->id, -EAGAIN, "too many writes are waiting already");
         return;
     }
-    error = mpl_read(server, (struct mpl_errand){.kind = MPL_OPEN,
-                                                 .path = request->path,
-                                                 .access = MEMPLUG_ATTR_WRITE,
-                                                 .handle = &operation->handle});
+    error = mpl_read(server, MPL_OPEN, request->path, MEMPLUG_ATTR_WRITE, &operation->handle);
     if (error != 0) {
         mpl_refuse(server, connection, head->id, error, why_not(error));
         return;
@@ -162,10 +161,8 @@ static void set(struct memplug_server *server, struct mpl_connection *connection
 static void watch(struct memplug_server *server, struct mpl_connection *connection,
                   const struct request *request)
 {
-    int error = mpl_read(server, (struct mpl_errand){.kind = MPL_OPEN,
-                                                     .path = request->path,
-                                                     .access = MEMPLUG_ATTR_READ,
-                                                     .handle = &connection->watched});
+    int error = mpl_read(server, MPL_OPEN, request->path, MEMPLUG_ATTR_READ,
+                         &connection->watched);
 
     if (error != 0) {
         mpl_refuse(server, connection, request->head.id, error, why_not(error));
@@ -179,6 +176,7 @@ static void watch(struct memplug_server *server, struct mpl_connection *connecti
 static void operations(struct memplug_server *server, struct mpl_connection *connection,
                        const struct request *request)
 {
+    char text[MEMPLUG_SERVE_OPERATIONS * MPL_LINE_MAX_BYTES];
     uint64_t now_ns = mpl_serve_now_ns(), last = 0;
     size_t length = 0;
 
@@ -195,10 +193,9 @@ static void operations(struct memplug_server *server, struct mpl_connection *con
         if (next == NULL)
             break;
         last = next->number;
-        length += mpl_operation_line(next, now_ns, server->text + length,
-                                     sizeof(server->text) - length);
+        length += mpl_operation_line(next, now_ns, text + length, sizeof(text) - length);
     }
-    answer(server, connection, request->head.id, (int)length, server->text, length);
+    answer(server, connection, request->head.id, (int)length, text, length);
 }
 
 static struct mpl_operation *named(struct memplug_server *server,
@@ -385,8 +382,9 @@ static void look_at_file(struct memplug_server *server, struct mpl_connection *c
 
     if (connection->held != NULL)
         return;
-    result = mpl_read(server, (struct mpl_errand){.kind = MPL_READ_HANDLE,
-                                                  .handle = &connection->watched});
+    result = mpl_read(server, MPL_READ_HANDLE, "", 0, &connection->watched);
+    if (result == -ETIMEDOUT)
+        return; /* it is looked at again */
     if (result < 0 || (size_t)result >= sizeof(server->text)) {
         connection->business = MPL_IDLE;
         answer_read(server, connection, connection->id, result);

@@ -199,7 +199,7 @@ void memplug_serve_stop(struct memplug_server *server)
     }
     /* Not before: the door waits for the reader, whatever else there is. */
     if (server->nr_threads > MPL_READER)
-        mpl_read(server, (struct mpl_errand){.kind = MPL_END});
+        mpl_read_end(server);
     __atomic_fetch_add(&server->work, 1, __ATOMIC_ACQ_REL);
     mpl_word_wake(&server->work);
     for (unsigned i = MPL_DOOR + 1; i < server->nr_threads; i++)

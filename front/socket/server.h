@@ -17,6 +17,7 @@
 #define MPL_DIRECTORY_BYTES 256u
 #define MPL_NAME_BYTES 24u
 #define MPL_LINE_BYTES 128u
+#define MPL_LINE_MAX_BYTES 1024u /* of an operation: its path, its text, words of its steps */
 #define MPL_NOBODY UINT32_MAX
 
 /* A word on which one thread waits for another. */
@@ -69,12 +70,13 @@ struct mpl_connection {
 
 enum mpl_errand_kind { MPL_READ, MPL_OPEN, MPL_READ_HANDLE, MPL_LIST, MPL_LINK, MPL_END };
 
+/* The reader may be late, and then has this to the end: so it holds no pointers. */
 struct mpl_errand {
     mpl_word_t turn; /* odd: the reader's; even: the door's */
     enum mpl_errand_kind kind;
-    const char *path;
+    char path[MEMPLUG_SERVE_PATH_MAX + 1];
     unsigned access;
-    struct memplug_attr_handle *handle;
+    struct memplug_attr_handle handle;
     int result; /* of a text its full length */
 };
 
@@ -105,7 +107,7 @@ struct memplug_server {
                 MEMPLUG_ATTR_WRITE_MAX];
 
     struct mpl_errand errand;
-    char text[MEMPLUG_SERVE_TEXT_MAX]; /* of the errand, or of an answer that is being made */
+    char text[MEMPLUG_SERVE_TEXT_MAX]; /* of the errand */
 
     mpl_word_t work; /* counts up when there is some */
     uint64_t nr_operations;
@@ -165,9 +167,13 @@ void mpl_refuse(struct memplug_server *server, struct mpl_connection *connection
 /* --- read.c ----------------------------------------------------------------------------------- */
 
 void *mpl_reader(void *server);
-/* By the door, and when that has ended by whoever stops the server: END is the reader's last. The
- * result is the errand's; a text is in server->text, cut to its size. */
-int mpl_read(struct memplug_server *server, struct mpl_errand errand);
+/* By the door. The result is the errand's; a text is in server->text, cut to its size. -ETIMEDOUT:
+ * the reader is late, with this or with what it was asked before. handle: what OPEN fills and
+ * READ_HANDLE reads, else null. */
+int mpl_read(struct memplug_server *server, enum mpl_errand_kind kind, const char *path,
+             unsigned access, struct memplug_attr_handle *handle);
+/* When the door has ended: the reader's last. */
+void mpl_read_end(struct memplug_server *server);
 
 /* --- work.c ----------------------------------------------------------------------------------- */
 

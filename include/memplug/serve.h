@@ -6,11 +6,13 @@
  *
  * Three threads are started. One speaks with clients; it has a table of descriptors of its own, so
  * that the program can neither close what the server needs nor inherit it to a child. One reads the
- * tree for it, which takes moments. One carries out writes, one after another: they may take the
- * control lock, and long. They have stacks of their own, block all signals (but those by which the
- * C library tells its threads of setuid()), call no malloc, and take no lock of the program's. The
- * C library itself allocates a few hundred bytes for each within memplug_serve_start(). A process
- * with threads cannot unshare(CLONE_NEWUSER) any more.
+ * tree for it, which takes moments, or as long as the move of a page that is asked about: what
+ * takes two seconds is -ETIMEDOUT, and so is all until it has ended, but operations and cancel. One
+ * carries out writes, one after another: they may take the control lock, and long. They have stacks
+ * of their own, block all signals (but those by which the C library tells its threads of setuid()),
+ * call no malloc, and take no lock of the program's. The C library itself allocates a few hundred
+ * bytes for each within memplug_serve_start(). A process with threads cannot unshare(CLONE_NEWUSER)
+ * any more.
  *
  * The socket is DIRECTORY/PID, mode 0600, and the directory 0700: $XDG_RUNTIME_DIR/memplug, if that
  * is set and the user's own; else /tmp/memplug-UID. A directory that is somebody else's, is open to

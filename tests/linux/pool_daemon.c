@@ -41,6 +41,7 @@ static struct daemon {
     struct memplug_config config;
     struct memplug_attr attr;
     struct memplug_range_files files;
+    struct memplug_attr_file all_files[MEMPLUG_RANGE_NR_FILES + 1];
     struct memplug_server *server;
     struct mpl_fence fence;
     const char *directory;
@@ -99,6 +100,16 @@ static int slow_down(void *context, const struct memplug_notice *notice)
     return 0;
 }
 
+/* memplug/host/late: reading it takes four seconds. */
+static int show_late(void *context, char *text, size_t size_bytes)
+{
+    struct timespec pause = {.tv_sec = 4};
+
+    (void)context;
+    nanosleep(&pause, NULL);
+    return snprintf(text, size_bytes, "late\n");
+}
+
 static int start_writers(unsigned nr)
 {
     uint64_t nr_pages = d.size_bytes / PAGE;
@@ -119,7 +130,7 @@ static int start(const char *directory, uint64_t nr_blocks, uint64_t mib, unsign
     static const struct memplug_subscriber subscriber = {.name = "slow", .notify = slow_down};
     struct memplug_serve_config serve = {.attr = &d.attr, .directory = directory};
     struct memplug_attr_config attr = {
-        .pool_config = &d.config, .files = d.files.files, .nr_files = MEMPLUG_RANGE_NR_FILES};
+        .pool_config = &d.config, .files = d.all_files, .nr_files = MEMPLUG_RANGE_NR_FILES + 1};
     void *memory;
 
     d.directory = directory;
@@ -128,6 +139,9 @@ static int start(const char *directory, uint64_t nr_blocks, uint64_t mib, unsign
     d.config.host = memplug_linux_host(d.machine.host);
     attr.pool = d.machine.pool;
     memplug_range_files(&d.files, d.machine.host, d.machine.pool, d.machine.space);
+    memcpy(d.all_files, d.files.files, sizeof(d.files.files));
+    d.all_files[MEMPLUG_RANGE_NR_FILES] = (struct memplug_attr_file){
+        .name = "late", .mode = 0444, .show = show_late};
     d.size_bytes = mib * MIB;
     if (memplug_subscribe(d.machine.pool, &subscriber) != 0 ||
         memplug_map(d.machine.space, d.size_bytes, NULL, &memory, &d.machine.reason) != 0 ||

@@ -314,6 +314,33 @@ static void the_queue_has_an_end(void **state)
     assert_string_equal(get(&program, of_block(&program, program.first + 3, "state")), "online\n");
 }
 
+/* What hangs in the tree does not hang the server: it says so, can be asked how operations stand,
+ * and serves again when that has ended. */
+static void a_late_read_is_given_up(void **state)
+{
+    struct memplug_client_request list = {.verb = MEMPLUG_SERVE_OPERATIONS_GET};
+    struct memplug_client client = client_of(&program), other = client_of(&program);
+    uint64_t start_ms = now_ms();
+    const char *answer;
+    char *text;
+
+    (void)state;
+    assert_int_equal(ask_on(&client, "memplug/host/late", NULL, &answer), -ETIMEDOUT);
+    assert_non_null(strstr(answer, "does not answer"));
+    assert_true(now_ms() - start_ms < 3900);
+    assert_int_equal(ask_on(&other, "memplug/stat", NULL, NULL), -ETIMEDOUT);
+    assert_int_equal(ask_on(&other, "memplug/movable_node", "0", NULL), -ETIMEDOUT);
+    assert_true(memplug_client_call(&other, &list, &text) > 0);
+    free(text);
+    assert_int_equal(ask_on(&other, "memplug/cancel", "1", NULL), -ESRCH);
+    while (now_ms() - start_ms < 5000)
+        sleep_ms(50);
+    assert_true(ask_on(&other, "memplug/stat", NULL, NULL) > 0);
+    assert_true(ask_on(&client, "memplug/stat", NULL, NULL) > 0);
+    memplug_client_close(&client);
+    memplug_client_close(&other);
+}
+
 /* --- watching --------------------------------------------------------------------------------- */
 
 static void a_watch_tells_what_changes(void **state)
@@ -360,6 +387,7 @@ int main(void)
         cmocka_unit_test(the_tree_cancels_past_the_queue),
         cmocka_unit_test(reads_pass_a_long_write),
         cmocka_unit_test(the_queue_has_an_end),
+        cmocka_unit_test(a_late_read_is_given_up),
         cmocka_unit_test(a_watch_tells_what_changes),
     };
 
