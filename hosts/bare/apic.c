@@ -134,6 +134,25 @@ uint64_t bare_now(void)
     return ms * 1000000 + (ticks - ms * tsc_per_ms) * 1000000 / tsc_per_ms;
 }
 
+static struct {
+    uint64_t at_ns;
+    uint32_t *stop;
+} alarm;
+
+void bare_alarm(uint64_t at_ns, uint32_t *stop)
+{
+    interrupts_off();
+    alarm.at_ns = at_ns;
+    alarm.stop = stop;
+    interrupts_on();
+}
+
+void bare_alarm_ring(void)
+{
+    if (alarm.stop && bare_now() >= alarm.at_ns)
+        __atomic_store_n(alarm.stop, 1, __ATOMIC_RELEASE);
+}
+
 void bare_spin_ns(uint64_t ns)
 {
     uint64_t end = bare_now() + ns;

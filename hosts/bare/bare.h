@@ -179,6 +179,9 @@ void bare_route(unsigned pin, unsigned vector); /* of the I/O APIC, to CPU 0; pe
 
 void bare_clock_start(void);
 uint64_t bare_now(void);
+/* From this time on *stop is 1: set by CPU 0's timer, for whoever sleeps there. Null: never. */
+void bare_alarm(uint64_t at_ns, uint32_t *stop);
+void bare_alarm_ring(void); /* if it is time */
 /* Until an interrupt comes, but at most so long. */
 void bare_sleep(uint64_t ns);
 void bare_spin_ns(uint64_t ns);

@@ -95,6 +95,8 @@ void bare_interrupt(struct frame *frame)
     cpu->nr_interrupts++;
     if (frame->vector == BARE_VECTOR_FLUSH)
         bare_flush_here(cpu);
+    if (frame->vector == BARE_VECTOR_TIMER && cpu->index == 0)
+        bare_alarm_ring();
     if (frame->vector == BARE_VECTOR_DEVICE)
         bare_virtio_memory_interrupt();
     if (frame->vector == BARE_VECTOR_ACPI)

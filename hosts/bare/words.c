@@ -74,36 +74,30 @@ static int set(char **argument, struct memplug_reason *reason)
     return write_file(argument[0], argument[1], NULL, reason);
 }
 
-struct alarm {
-    uint64_t at_ns;
-    uint32_t stop;
-};
-
-/* Called wherever a limit is looked at: that is where a signal would be seen. */
+/* Called wherever a limit is looked at: that is where a signal would be seen. Who waits asleep is
+ * told by the timer. */
 static void ring(void *context, const struct memplug_progress *progress)
 {
-    struct alarm *alarm = context;
-
+    (void)context;
     (void)progress;
-    if (bare_now() >= alarm->at_ns)
-        alarm->stop = 1;
+    bare_alarm_ring();
 }
 
 /* A write that a signal ends after so many seconds; says whether it came. */
 static int timed(char **argument, struct memplug_reason *reason)
 {
-    struct alarm alarm = {.stop = 0};
-    struct memplug_limit limit = {.tries = UNLIMITED_TRIES, .stop = &alarm.stop,
-                                  .progress = ring, .context = &alarm};
+    uint32_t stop = 0;
+    struct memplug_limit limit = {.tries = UNLIMITED_TRIES, .stop = &stop, .progress = ring};
     uint64_t seconds;
     int error;
 
     if (!bare_number(argument[0], &seconds))
         return -BARE_EINVAL;
-    alarm.at_ns = bare_now() + seconds * NS_PER_S;
+    bare_alarm(bare_now() + seconds * NS_PER_S, &stop);
     limit.timeout_ns = seconds * NS_PER_S + BEYOND_NS;
     error = write_file(argument[1], argument[2], &limit, reason);
-    bare_say("\nsignal %u", alarm.stop);
+    bare_alarm(0, NULL);
+    bare_say("\nsignal %u", stop);
     return error;
 }
 

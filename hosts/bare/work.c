@@ -5,6 +5,7 @@
 #include "io.h"
 
 #define IDLE_NS 1000000u
+#define TOGGLE_NS ((uint64_t)5000000000) /* for an offline that somebody is in the way of */
 #define REST_NS 20000000u /* a CPU without a task is called by an interrupt, and looks too */
 #define CHURN 16u /* one page of so many is another in each round */
 
@@ -69,13 +70,15 @@ static bool go_round(struct bare_task *task)
 
 static void toggle(struct bare_toggle *toggle)
 {
+    static const struct memplug_limit limit = {.timeout_ns = TOGGLE_NS, .tries = UINT32_MAX};
+
     while (!__atomic_load_n(&toggle->stop, __ATOMIC_ACQUIRE)) {
-        int error = memplug_offline(bare_pool, toggle->block, 1, &bare_limit, NULL);
+        int error = memplug_offline(bare_pool, toggle->block, 1, &limit, NULL);
 
         toggle->nr_offline += !error;
         if (!error) {
             error = memplug_online(bare_pool, toggle->block, 1, MEMPLUG_ONLINE_MOVABLE,
-                                   &bare_limit, NULL);
+                                   &limit, NULL);
             toggle->nr_online += !error;
         }
         toggle->nr_failed += error != 0;

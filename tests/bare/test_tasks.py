@@ -223,7 +223,28 @@ def test_control_lock():
         machine.say('check')
 
 
+def test_waiting_for_the_lock_has_an_end():
+    """Who waits asleep for the control lock hears a signal, and has changed nothing."""
+    with machine_with(2, 2) as machine:
+        for block in (32, 33):
+            write(machine, block, 'online_movable')
+        machine.say('hog p pinned 1')
+        equal(machine.say('where p').split()[0], '32')
+        machine.say('toggle 32 1')
+        time.sleep(0.3)  # it has the lock now, for five seconds
+        started = time.monotonic()
+        step, result, text, signal = machine.write(STATE % 33, 'offline', 1)
+        equal((step, result, signal), ('write', -4, True), text)
+        check(time.monotonic() - started < 3, 'only when the other was done')
+        equal(machine.get(STATE % 33), 'online')
+        found = machine.figures('untoggle 1')
+        check(found['failed'] > 0 and found['offline'] == 0, found)
+        equal(found['error'], 110)
+        write(machine, 33, 'offline')
+        machine.say('check')
+
+
 if __name__ == '__main__':
     run(test_nothing_is_lost, test_without_the_fence_it_is, test_without_the_shootdown_it_is,
         test_unmovable, test_pinned, test_huge_pages, test_gigantic_page, test_lost_content,
-        test_control_lock)
+        test_control_lock, test_waiting_for_the_lock_has_an_end)
