@@ -257,7 +257,8 @@ static void host_memory_put(void *host, void *memory, uint64_t size_bytes)
 static uint64_t host_alignment(void *host, const void *backing)
 {
     (void)host;
-    return backing ? BARE_LARGE : BARE_PAGE;
+    (void)backing; /* page tables can point to any page */
+    return BARE_PAGE;
 }
 
 static uint64_t host_now(void *host)
@@ -300,6 +301,20 @@ static uint8_t block_shift(uint64_t end)
     return (uint8_t)shift;
 }
 
+/* What the core refuses is refused by it. */
+static uint8_t page_struct_bytes(void)
+{
+    size_t length;
+    const char *value = bare_option("page_struct_bytes", &length);
+    char text[8];
+    uint64_t number;
+
+    if (!value || length >= sizeof(text))
+        return 64;
+    bare_format(text, sizeof(text), "%.*s", (int)length, value);
+    return bare_number(text, &number) && number <= UINT8_MAX ? (uint8_t)number : 64;
+}
+
 void bare_host_start(struct memplug_host *host)
 {
     static const struct memplug_host_ops ops = {
@@ -318,7 +333,8 @@ void bare_host_start(struct memplug_host *host)
     *host = (struct memplug_host){
         .ops = &ops,
         .geometry = {.page_shift = 12, .pageblock_order = 9, .section_shift = SECTION_SHIFT,
-                     .block_shift = shift, .large_shift = 21, .page_struct_bytes = 64,
+                     .block_shift = shift, .large_shift = 21,
+                     .page_struct_bytes = page_struct_bytes(),
                      .address_limit = (limit + block - 1) & ~(block - 1)},
         .direct_map = (char *)BARE_DIRECT,
         .memmap = (char *)BARE_MEMMAP,

@@ -131,6 +131,35 @@ def test_self_hosted_memmap():
             equal(after[key], before[key], key)
 
 
+def test_other_sizes():
+    """A large page of the window serves one block only; the rest of a memmap is mapped in pages."""
+    for size, units in ((56, ([4096], [4096])), (72, ([LARGE, 4096], [4096])),
+                        (128, ([LARGE], [LARGE]))):
+        with Machine(append=f'{MOM}force page_struct_bytes={size}') as machine:
+            before = machine.figures('machine')
+            machine.add_dimm('d', 2 * BLOCK)
+            for block, wanted in zip((32, 33), units):
+                bytes_of_it = BLOCK // 4096 * size
+                virtual, done = MEMMAP + block * bytes_of_it, 0
+                found = mapped(machine, virtual, bytes_of_it)
+                equal([run[3] for run in found], wanted, f'{size} bytes, {block}')
+                for run in found:  # one behind the other, from the block's head on
+                    equal(run[:2], (virtual + done, block * BLOCK + done), f'{size}, {block}')
+                    done += run[2]
+                equal(done, bytes_of_it)
+            equal(machine.write(STATE % 32, 'online_movable')[1], 14)
+            machine.say('hog a anon 20')
+            equal(machine.write(STATE % 33, 'online_movable')[1], 14)
+            equal(machine.write(STATE % 32, 'offline')[1], 7)
+            equal(machine.say('verify'), '')
+            machine.say('unhog a')
+            machine.say('check')
+            check(machine.del_dimm('d')[1])
+            after = machine.figures('machine')
+            equal((after['table_pages'], after['pool_pages']),
+                  (before['table_pages'], before['pool_pages']))
+
+
 def test_memmap_of_the_kernels():
     """Without memmap_on_memory it is the kernel's memory, and goes back."""
     with Machine(append=MOM + '0') as machine:
@@ -161,4 +190,5 @@ def test_answers_to_the_device():
 
 if __name__ == '__main__':
     run(test_cpus, test_zones_are_the_kernels, test_words, test_options, test_nodes,
-        test_large, test_self_hosted_memmap, test_memmap_of_the_kernels, test_answers_to_the_device)
+        test_large, test_self_hosted_memmap, test_other_sizes, test_memmap_of_the_kernels,
+        test_answers_to_the_device)
