@@ -92,7 +92,7 @@ const char *bare_option(const char *name, size_t *length);
 /* --- memory.c: frames of the kernel's own ----------------------------------------------------- */
 
 /* From boot memory that no pool manages until the pool is there, from the pool afterwards. 2^order
- * frames, aligned to themselves. Zeroed. -ENOMEM. */
+ * frames, aligned to themselves; of any content: nobody needs a memmap that is zero. -ENOMEM. */
 int bare_frames_get(unsigned order, uint64_t *address);
 void bare_frames_put(uint64_t address, unsigned order);
 /* One frame for a page table: of boot memory, so that it does not keep a block from going, unless

@@ -223,7 +223,7 @@ static int host_memory_get(void *host, uint64_t size_bytes, void **memory)
 
     (void)host;
     if (!error)
-        *memory = bare_direct(address);
+        *memory = memset(bare_direct(address), 0, size_bytes);
     return out_of(error, "there is no memory for bitmaps");
 }
 

@@ -99,8 +99,6 @@ static int get(unsigned order, bool early, uint64_t *address)
     bare_spin_unlock(&memory.spin);
     if (error && memory.pool)
         error = pool_get(order, address);
-    if (!error)
-        memset(bare_direct(*address), 0, (size_t)BARE_PAGE << order);
     return error;
 }
 
@@ -129,9 +127,11 @@ int bare_table_get(uint64_t *address)
 {
     int error = get(0, true, address);
 
-    if (!error)
-        __atomic_fetch_add(&memory.stat.table_pages, 1, __ATOMIC_RELAXED);
-    return error;
+    if (error)
+        return error;
+    memset(bare_direct(*address), 0, BARE_PAGE);
+    __atomic_fetch_add(&memory.stat.table_pages, 1, __ATOMIC_RELAXED);
+    return 0;
 }
 
 void bare_table_put(uint64_t address)

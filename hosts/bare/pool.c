@@ -92,6 +92,7 @@ static void open_pool(const struct memplug_config *config)
     while (((uint64_t)BARE_PAGE << order) < size_bytes)
         order++;
     must(bare_frames_get(order, &address), "memory for the pool", NULL);
+    memset(bare_direct(address), 0, size_bytes);
     must(memplug_open(config, bare_direct(address), size_bytes, &bare_pool, &reason), "the pool",
          &reason);
 }
