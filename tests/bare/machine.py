@@ -2,11 +2,14 @@
 """
 A machine in QEMU that runs the bare image: its management by QMP, its console by lines.
 
-Every wait has an end, and close() ends the very process that was started.
+Every wait has an end. close() ends the very process that was started; the kernel does if this one
+dies without.
 """
+import ctypes
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -18,6 +21,15 @@ QEMU = 'qemu-system-x86_64'
 START_SECONDS = 60
 MIB = 1 << 20
 BLOCK = 128 * MIB
+
+
+PR_SET_PDEATHSIG = 1
+LIBC = ctypes.CDLL(None)
+
+
+def die_with_parent():
+    """In the child, before it becomes QEMU."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 class Broken(Exception):
@@ -69,7 +81,8 @@ class Machine:
         self.log = open(os.path.join(self.folder, 'log'), 'w+', encoding='utf-8')
         try:
             self.qemu = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.log,
-                                         stderr=subprocess.STDOUT)
+                                         stderr=subprocess.STDOUT,
+                                         preexec_fn=die_with_parent)
             self.console, self.monitor = (self.accept(listener) for listener in listeners)
             self.read_qmp(time.monotonic() + START_SECONDS)
             self.qmp('qmp_capabilities')

@@ -3,6 +3,10 @@
 """The image boots, its boot memory is a pool, and its page tables are what they should be."""
 import json
 import os
+import shutil
+import subprocess
+import sys
+import time
 
 from cases import check, equal, run
 from machine import BLOCK, MIB, ROOT, Machine
@@ -174,6 +178,26 @@ def test_memmap_of_the_kernels():
         machine.say('check')
 
 
+def test_nothing_is_left():
+    """A test that is killed leaves no machine behind."""
+    text = 'import machine, time; m = machine.Machine(); print(m.qemu.pid, m.folder, flush=True); '
+    text += 'time.sleep(60)'
+    with subprocess.Popen([sys.executable, '-c', text], cwd=os.path.dirname(__file__) or '.',
+                          stdout=subprocess.PIPE, text=True) as child:
+        qemu, folder = child.stdout.readline().split()
+        child.kill()
+    shutil.rmtree(folder)
+    state, end = 'R', time.monotonic() + 10
+    while state not in ('Z', '') and time.monotonic() < end:
+        time.sleep(0.02)
+        try:
+            with open(f'/proc/{qemu}/stat', encoding='utf-8') as file:
+                state = file.read().rsplit(')', 1)[1].split()[0]
+        except FileNotFoundError:
+            state = ''
+    check(state in ('Z', ''), 'QEMU goes on:', qemu, state)
+
+
 def test_answers_to_the_device():
     """Success, refusal and eject are told by _OST's codes."""
     with Machine(append=MOM + '1') as machine:
@@ -191,4 +215,4 @@ def test_answers_to_the_device():
 if __name__ == '__main__':
     run(test_cpus, test_zones_are_the_kernels, test_words, test_options, test_nodes,
         test_large, test_self_hosted_memmap, test_other_sizes, test_memmap_of_the_kernels,
-        test_answers_to_the_device)
+        test_nothing_is_left, test_answers_to_the_device)
