@@ -3,9 +3,13 @@
 BUILD ?= build
 export BUILD
 
-.PHONY: run test build setup fault soak oracle bare bench clean
+.PHONY: run demo test build setup fault soak oracle bare bench clean
 
-run: build
+# A million keys in redis, whose memory is replaced under its clients. make demo: without redis.
+run: setup build
+	@scripts/run-redis $(BUILD)/memplug
+
+demo: build
 	$(BUILD)/memplug demo
 
 test: setup
