@@ -1,16 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * memplug on the Linux host. OWNER is 0 for raw frames, which nobody can move, and 1 for owned
- * movable ones, whose owner is recorded in their struct page.
+ * movable ones, whose owner is recorded in their struct page. OWN_SLOT is 0 for the slots of the
+ * CPUs, and 1 for a slot of each thread's own.
  */
 #define _GNU_SOURCE
 #include "frames.h"
 
 #include "pool.h"
 
+#include <memplug/slot.h>
+
 static const struct frames_peer peer = {.is_arena = true};
 
 static struct memplug *pool;
+static struct memplug_slot *slots[WORKER_THREADS];
 
 static void peer_open(uint64_t nr_frames)
 {
@@ -24,7 +28,9 @@ static void peer_open(uint64_t nr_frames)
 
 static void peer_enter(unsigned thread)
 {
-    (void)thread;
+    if (OWN_SLOT != 0) {
+        bench_must(memplug_slot_open(pool, &slots[thread]), NULL);
+    }
 }
 
 static inline uint64_t peer_alloc(unsigned thread, unsigned order)
@@ -32,14 +38,19 @@ static inline uint64_t peer_alloc(unsigned thread, unsigned order)
     const struct memplug_alloc request = {.nr_pages = 1u << order, .mover = OWNER};
     memplug_pfn_t pfn;
 
-    (void)thread;
+    if (OWN_SLOT != 0) {
+        return memplug_slot_alloc(slots[thread], &request, &pfn) == 0 ? pfn.nr : 0;
+    }
     return memplug_alloc(pool, &request, &pfn) == 0 ? pfn.nr : 0;
 }
 
 static inline void peer_free(unsigned thread, uint64_t frame, unsigned order)
 {
-    (void)thread;
-    if (memplug_free(pool, (memplug_pfn_t){frame}, 1u << order) != 0) {
+    int error = OWN_SLOT != 0
+                    ? memplug_slot_free(slots[thread], (memplug_pfn_t){frame}, 1u << order)
+                    : memplug_free(pool, (memplug_pfn_t){frame}, 1u << order);
+
+    if (error != 0) {
         worker_die("a frame could not be freed");
     }
 }

@@ -57,12 +57,6 @@ static struct shape shape_of_target(const struct memplug *pool, const struct mpl
     return shape;
 }
 
-bool mpl_may_request(const struct memplug *pool, const struct memplug_alloc *request)
-{
-    return request->mover == 0 ||
-           request->mover < atomic_load_explicit(&pool->nr_movers, memory_order_acquire);
-}
-
 /* --- allocate --------------------------------------------------------------------------------- */
 
 /* Wholly free pageblocks in a row, over the borders of blocks. What holds a memmap is not
@@ -193,12 +187,13 @@ int memplug_alloc(struct memplug *pool, const struct memplug_alloc *request, mem
 {
     struct shape shape;
 
-    if (!mpl_may_request(pool, request) ||
-        (request->node != MEMPLUG_ANY_NODE && !mpl_node_valid(pool, request->node)) ||
+    if (request->nr_pages == 1)
+        return mpl_may_alloc_single(pool, request)
+                   ? mpl_percpu_alloc(pool, NULL, request, MPL_PAGE_USED, pfn)
+                   : -MPL_EINVAL;
+    if (!mpl_may_alloc(pool, request) ||
         !shape_of(pool, request->nr_pages, request->align_pages, &shape))
         return -MPL_EINVAL;
-    if (request->nr_pages == 1)
-        return mpl_percpu_alloc(pool, request, MPL_PAGE_USED, pfn);
     return alloc_frames(pool, &shape, request, MPL_PAGE_USED, pfn);
 }
 
@@ -217,7 +212,7 @@ int mpl_alloc_target(struct memplug *pool, int from_node, const struct mpl_page 
     MPL_ASSERT(request.mover != 0);
     shape.huge = source->huge != 0;
     if (request.nr_pages == 1)
-        return mpl_percpu_alloc(pool, &request, MPL_PAGE_TARGET, pfn);
+        return mpl_percpu_alloc(pool, NULL, &request, MPL_PAGE_TARGET, pfn);
     return alloc_frames(pool, &shape, &request, MPL_PAGE_TARGET, pfn);
 }
 
@@ -382,7 +377,7 @@ int memplug_free(struct memplug *pool, memplug_pfn_t pfn, uint32_t nr_pages)
     int error;
 
     if (MPL_LIKELY(nr_pages == 1))
-        return mpl_percpu_free(pool, pfn);
+        return mpl_percpu_free(pool, NULL, pfn);
     if (nr_pages == 0)
         return -MPL_EINVAL;
     slot = mpl_percpu_lock(pool);
@@ -421,33 +416,6 @@ void mpl_free_pooled(struct memplug *pool, memplug_pfn_t pfn, uint64_t nr_pages)
 
 /* --- what owners do with their pages ---------------------------------------------------------- */
 
-/* A slot's lock is held. Null if no page of a mover or driver starts there. */
-static struct mpl_page *described_at(const struct memplug *pool, memplug_pfn_t pfn, int *error)
-{
-    uint64_t index;
-    const struct mpl_block *block = mpl_frames_block(pool, pfn, &index);
-
-    *error = block == NULL ? -MPL_ENODEV : -MPL_EINVAL;
-    if (block == NULL || mpl_is_memmap(pool, block, index) ||
-        mpl_frame_get(pool, block, index) != MPL_FRAME_HEAD ||
-        !mpl_frame_described(pool, block, index))
-        return NULL;
-    return mpl_page_at(pool, pfn);
-}
-
-static int with_page(struct memplug *pool, memplug_pfn_t pfn,
-                     int (*act)(struct mpl_page *page, uint64_t cookie), uint64_t cookie)
-{
-    struct mpl_slot *slot = mpl_percpu_lock(pool);
-    int error;
-    struct mpl_page *page = described_at(pool, pfn, &error);
-
-    if (page != NULL && (__atomic_load_n(&page->huge, __ATOMIC_RELAXED) == 0 || page->mover != 0))
-        error = act(page, cookie); /* a huge page has a struct page without a mover too */
-    mpl_percpu_unlock(slot);
-    return error;
-}
-
 static int pin(struct mpl_page *page, uint64_t cookie)
 {
     (void)cookie;
@@ -458,6 +426,39 @@ static int unpin(struct mpl_page *page, uint64_t cookie)
 {
     (void)cookie;
     return mpl_page_unpin(page);
+}
+
+/* Inside a slot. Null if no page of a mover or driver starts there. */
+static struct mpl_page *described_at(struct memplug *pool, memplug_pfn_t pfn, int *error)
+{
+    uint64_t index;
+    struct mpl_block *block = mpl_frames_block(pool, pfn, &index);
+
+    *error = block == NULL ? -MPL_ENODEV : -MPL_EINVAL;
+    if (block == NULL || mpl_is_memmap(pool, block, index) ||
+        mpl_frame_get(pool, block, index) != MPL_FRAME_HEAD ||
+        !mpl_frame_described(pool, block, index))
+        return NULL;
+    mpl_frames_mark(block);
+    return mpl_page_at(pool, pfn);
+}
+
+static int with_page(struct memplug *pool, memplug_pfn_t pfn,
+                     int (*act)(struct mpl_page *page, uint64_t cookie), uint64_t cookie)
+{
+    struct mpl_slot *slot = mpl_percpu_lock(pool);
+    int error, gone;
+    struct mpl_page *page = described_at(pool, pfn, &error);
+
+    if (page != NULL && (__atomic_load_n(&page->huge, __ATOMIC_RELAXED) == 0 || page->mover != 0))
+        error = act(page, cookie); /* a huge page has a struct page without a mover too */
+    /* Whoever frees it just now has either seen the mark, or is seen here. */
+    if (error == 0 && act == pin && described_at(pool, pfn, &gone) == NULL) {
+        unpin(page, 0); /* if that fails, somebody else has dropped one pin too many */
+        error = gone;
+    }
+    mpl_percpu_unlock(slot);
+    return error;
 }
 
 /* Pinned meanwhile, so that no move begins with the old cookie and ends with it. */

@@ -19,6 +19,9 @@
 #define MPL_CTZ64(x) ((unsigned)__builtin_ctzll(x))
 #define MPL_CLZ64(x) ((unsigned)__builtin_clzll(x))
 
+/* It will be written soon. */
+#define MPL_PREFETCH(memory) __builtin_prefetch(memory, 1)
+
 /* A freestanding build has no string.h. */
 #define MPL_FILL(memory, byte, size) __builtin_memset(memory, byte, size)
 

@@ -32,6 +32,7 @@
 #include "errors.h"
 #include "op.h"
 #include "page.h"
+#include "slot.h"
 #include "state/pfn.h"
 
 #define MPL_MAX_BLOCKS 4096u
@@ -44,12 +45,6 @@
 #define MPL_WORD_PAGES 64u /* frames that one word of a bitmap describes */
 #define MPL_NO_PFN UINT64_MAX
 #define MPL_SPINS_TO_SLEEP 1000u /* for relax(): sleep now */
-
-/* A spin lock. Held for a bounded time, never over a call to a host that may sleep, to a mover,
- * a subscriber or a hook. */
-struct mpl_spin {
-    atomic_uint next, serving; /* a ticket lock: no CPU waits for ever */
-};
 
 /* --- blocks ----------------------------------------------------------------------------------- */
 
@@ -97,6 +92,8 @@ struct mpl_block {
     bool bitmaps_from_host;     /* [C] */
     bool shares[MPL_NR_ENDS];   /* [C] that end of its memmap is in a shared unit: share.c */
     bool early;                 /* [C] it is boot memory */
+    bool marked;                /* a single page here may have pins, or not be USED; written by
+                                   whoever makes it so, read anywhere */
     bool announced;             /* [C] GOING_OFFLINE or GOING_ONLINE was sent and not ended */
     int16_t node;               /* [C] */
     uint16_t group;             /* [C] a memory group; 0: none */
@@ -156,22 +153,6 @@ struct mpl_group {
     uint64_t nr_movable;   /* [C] pages in Movable */
 };
 
-/* --- per-CPU slots ---------------------------------------------------------------------------- */
-
-/* Frames of one word in state held. */
-struct mpl_held {
-    uint64_t mask; /* 0: none, and the rest means nothing */
-    uint32_t block;
-    uint32_t word;
-};
-
-enum mpl_held_kind { MPL_HELD_KERNEL, MPL_HELD_MOVABLE, MPL_HELD_FREED, MPL_NR_HELD };
-
-struct mpl_slot {
-    struct mpl_spin lock;
-    struct mpl_held held[MPL_NR_HELD];
-} MPL_ALIGNED(MPL_CACHE_LINE);
-
 /* --- boot memory ------------------------------------------------------------------------------ */
 
 /* As memplug_boot() was given it. */
@@ -208,7 +189,9 @@ struct memplug {
     enum memplug_hvo hvo;              /* [O] */
     struct mpl_block *blocks;          /* [O] nr_blocks_max of them */
     struct mpl_node *nodes;            /* [O] nr_nodes */
-    struct mpl_slot *slots;            /* [O] nr_slots, one per CPU of the host */
+    struct mpl_slot *slots;            /* [O] nr_slots, one per CPU of the host, and then
+                                          MEMPLUG_MAX_SLOTS of callers' own */
+    atomic_uint nr_own_slots;          /* no more of these were ever open at once */
     struct memplug_move *batch;        /* [O] MPL_MAX_BATCH; used under the control lock */
     struct mpl_group *groups;          /* [O] MPL_MAX_GROUPS of them; number 1 is the first */
     unsigned nr_groups_touched;        /* [C] no higher number was ever given */
@@ -235,6 +218,11 @@ static inline struct mpl_block *mpl_block_at(const struct memplug *pool, uint64_
 {
     MPL_ASSERT(block < pool->nr_blocks_max);
     return &pool->blocks[block];
+}
+
+static inline enum memplug_block_state mpl_block_state(const struct mpl_block *block)
+{
+    return (enum memplug_block_state)atomic_load_explicit(&block->state, memory_order_acquire);
 }
 
 static inline uint64_t mpl_block_id(const struct memplug *pool, const struct mpl_block *block)
@@ -289,6 +277,14 @@ static inline bool mpl_isolated(const struct memplug *pool, const struct mpl_blo
 
     return (__atomic_load_n((const uint64_t *)(const void *)words + pageblock / 64,
                             __ATOMIC_RELAXED) >> (pageblock % 64) & 1) != 0;
+}
+
+/* Every slot, in order; nothing is known of those that are opened meanwhile. */
+static inline struct mpl_slot *mpl_slot_at(const struct memplug *pool, unsigned index)
+{
+    unsigned nr_own = atomic_load_explicit(&pool->nr_own_slots, memory_order_acquire);
+
+    return index < pool->nr_slots + nr_own ? &pool->slots[index] : NULL;
 }
 
 void mpl_spin_lock(const struct memplug *pool, struct mpl_spin *spin);

@@ -13,6 +13,7 @@
 static void describe(struct memplug *pool, struct mpl_block *block, uint64_t index, uint64_t end,
                      uint32_t nr_pins)
 {
+    mpl_frames_mark(block);
     mpl_page_keep(mpl_page_at(pool, mpl_pfn_add(mpl_block_start(pool, block), index)),
                   (uint32_t)(end - index), nr_pins);
     mpl_frame_set_described(pool, block, index, true);

@@ -81,7 +81,8 @@ static int make_plan(const struct memplug_config *config, struct plan *plan,
     plan->total = 0;
     place(&plan->total, sizeof(struct memplug));
     plan->nodes = place(&plan->total, plan->nr_nodes * sizeof(struct mpl_node));
-    plan->slots = place(&plan->total, plan->nr_slots * sizeof(struct mpl_slot));
+    plan->slots = place(&plan->total,
+                        (plan->nr_slots + MEMPLUG_MAX_SLOTS) * sizeof(struct mpl_slot));
     plan->batch = place(&plan->total, MPL_MAX_BATCH * sizeof(struct memplug_move));
     plan->groups = place(&plan->total, MPL_MAX_GROUPS * sizeof(struct mpl_group));
     plan->blocks = place(&plan->total, plan->nr_blocks * sizeof(struct mpl_block));

@@ -94,8 +94,25 @@ int mpl_alloc_target(struct memplug *pool, int from_node, const struct mpl_page 
 int mpl_alloc_huge(struct memplug *pool, enum memplug_huge size, int node, memplug_pfn_t *pfn);
 /* A POOLED page is NONE, and its frames are free. */
 void mpl_free_pooled(struct memplug *pool, memplug_pfn_t pfn, uint64_t nr_pages);
-/* May a request have this mover? */
-bool mpl_may_request(const struct memplug *pool, const struct memplug_alloc *request);
+/* May a request have this mover; and this node; and is one of a single page as it may be? */
+static inline bool mpl_may_request(const struct memplug *pool, const struct memplug_alloc *request)
+{
+    return request->mover == 0 ||
+           request->mover < atomic_load_explicit(&pool->nr_movers, memory_order_acquire);
+}
+
+static inline bool mpl_may_alloc(const struct memplug *pool, const struct memplug_alloc *request)
+{
+    return mpl_may_request(pool, request) &&
+           (request->node == MEMPLUG_ANY_NODE ||
+            (request->node >= 0 && (unsigned)request->node < pool->nr_nodes));
+}
+
+static inline bool mpl_may_alloc_single(const struct memplug *pool,
+                                        const struct memplug_alloc *request)
+{
+    return mpl_may_alloc(pool, request) && request->align_pages <= 1;
+}
 /* A whole allocation of nobody: undescribed, or its page is NONE already. */
 void mpl_free_frames(struct memplug *pool, memplug_pfn_t pfn, uint64_t nr_pages);
 

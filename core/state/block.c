@@ -1,11 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include "state.h"
 
-enum memplug_block_state mpl_block_state(const struct mpl_block *block)
-{
-    return (enum memplug_block_state)atomic_load_explicit(&block->state, memory_order_acquire);
-}
-
 bool mpl_block_may_become(enum memplug_block_state from, enum memplug_block_state to)
 {
     switch (from) {

@@ -86,28 +86,9 @@ static uint64_t end_of_pageblock(const struct memplug *pool, uint64_t word)
 
 /* --- blocks and zones ------------------------------------------------------------------------- */
 
-static uint8_t zone_kind(const struct mpl_block *block)
-{
-    return __atomic_load_n(&block->zone, __ATOMIC_ACQUIRE);
-}
-
 struct mpl_block *mpl_frames_block(const struct memplug *pool, memplug_pfn_t pfn, uint64_t *index)
 {
-    uint64_t id = mpl_block_of_pfn(&pool->geometry, pfn);
-    struct mpl_block *block;
-    enum memplug_block_state state;
-
-    if (id >= pool->nr_blocks_max)
-        return NULL;
-    block = mpl_block_at(pool, id);
-    state = mpl_block_state(block);
-    if (state != MEMPLUG_BLOCK_GOING_ONLINE && state != MEMPLUG_BLOCK_ONLINE &&
-        state != MEMPLUG_BLOCK_GOING_OFFLINE)
-        return NULL;
-    if (zone_kind(block) >= MEMPLUG_NR_ZONES)
-        return NULL;
-    *index = mpl_pfn_distance(mpl_block_start(pool, block), pfn);
-    return block;
+    return find_block(pool, pfn, index);
 }
 
 bool mpl_frames_in_zone(const struct mpl_block *block, const struct mpl_zone *zone)
@@ -148,7 +129,7 @@ bool mpl_frame_described(const struct memplug *pool, const struct mpl_block *blo
                          uint64_t index)
 {
     check_range(pool, index, 1);
-    return (load(block, pool->layout.described, index / MPL_WORD_PAGES) & bit_of(index)) != 0;
+    return is_described(pool, block, index);
 }
 
 void mpl_frame_set_described(struct memplug *pool, struct mpl_block *block, uint64_t index,
@@ -168,13 +149,16 @@ void mpl_frame_describe(struct memplug *pool, struct mpl_block *block, uint64_t 
 
     if (request->mover == 0)
         return;
+    if (MPL_UNLIKELY(request->pinned || as != MPL_PAGE_USED))
+        mpl_frames_mark(block);
     page = mpl_page_at(pool, mpl_pfn_add(mpl_block_start(pool, block), index));
     mpl_page_describe(page, as, request->nr_pages, request->mover, request->cookie);
     if (request->align_pages != 0)
         MPL_PUT(page->align_order, (uint8_t)MPL_CTZ64(request->align_pages));
     if (request->pinned && as == MPL_PAGE_USED)
         MPL_ASSERT(mpl_page_pin(page) == 0);
-    mpl_frame_set_described(pool, block, index, true);
+    if (!mpl_frame_described(pool, block, index)) /* a slot's frame is */
+        mpl_frame_set_described(pool, block, index, true);
 }
 
 uint64_t mpl_frames_free_near(const struct memplug *pool, const struct mpl_block *block,
@@ -505,6 +489,7 @@ void mpl_frames_keep(struct memplug *pool, struct mpl_block *block, uint64_t ind
     uint64_t word = (end - 1) / MPL_WORD_PAGES + 1;
 
     check_range(pool, index, nr_pages);
+    mpl_frames_mark(block);
     MPL_ASSERT(index >= block->nr_memmap_pages || pool->layout.lent != 0);
     while (word-- > index / MPL_WORD_PAGES) {
         uint64_t mask = mask_of(word, index, end);
@@ -519,7 +504,8 @@ void mpl_frames_keep(struct memplug *pool, struct mpl_block *block, uint64_t ind
 
 /* --- slots ------------------------------------------------------------------------------------ */
 
-bool mpl_frames_hold(struct memplug *pool, struct mpl_block *block, struct mpl_held *held)
+bool mpl_frames_hold(struct memplug *pool, struct mpl_block *block, bool describe,
+                     struct mpl_held *held)
 {
     uint64_t index, word, mask;
 
@@ -529,6 +515,8 @@ bool mpl_frames_hold(struct memplug *pool, struct mpl_block *block, struct mpl_h
     word = index / MPL_WORD_PAGES;
     mask = free_in(pool, block, word);
     store(block, pool->layout.head, word, load(block, pool->layout.head, word) | mask);
+    if (describe)
+        set_bits(block, pool->layout.described, word, mask);
     count(pool, block, word, word + 1, MPL_POPCOUNT64(mask), false);
     mpl_zone_note_free(pool, block);
     *held = (struct mpl_held){
@@ -546,25 +534,10 @@ void mpl_frames_unhold(struct memplug *pool, struct mpl_block *block, struct mpl
     MPL_ASSERT(held->block == mpl_block_id(pool, block) && held->word < layout->nr_words);
     MPL_ASSERT((load(block, layout->free, held->word) & load(block, layout->head, held->word) &
                 held->mask) == held->mask);
+    if ((load(block, layout->described, held->word) & held->mask) != 0)
+        clear_bits(block, layout->described, held->word, held->mask);
     store(block, layout->head, held->word, load(block, layout->head, held->word) & ~held->mask);
     count(pool, block, held->word, held->word + 1, MPL_POPCOUNT64(held->mask), true);
     mpl_zone_note_free(pool, block);
     held->mask = 0;
-}
-
-void mpl_frame_use_held(struct memplug *pool, struct mpl_block *block, uint64_t index)
-{
-    uint64_t word = index / MPL_WORD_PAGES;
-
-    MPL_ASSERT((load(block, pool->layout.head, word) & bit_of(index)) != 0);
-    MPL_ASSERT((clear_bits(block, pool->layout.free, word, bit_of(index)) & bit_of(index)) != 0);
-}
-
-bool mpl_frame_give_held(struct memplug *pool, struct mpl_block *block, uint64_t index)
-{
-    uint64_t word = index / MPL_WORD_PAGES;
-
-    if (mpl_frame_get(pool, block, index) != MPL_FRAME_HEAD)
-        return false;
-    return (set_bits(block, pool->layout.free, word, bit_of(index)) & bit_of(index)) == 0;
 }

@@ -48,6 +48,7 @@ void mpl_frames_reset(struct memplug *pool, struct mpl_block *block)
     }
     block->nr_free = 0;
     block->nr_whole = 0;
+    MPL_PUT(block->marked, false);
     block->nr_managed = 0;
     block->nr_isolated = 0;
 }

@@ -69,7 +69,6 @@ uint64_t mpl_altmap_available(const struct mpl_altmap *altmap);
 
 /* --- block.c: the only writer of mpl_block.state ---------------------------------------------- */
 
-enum memplug_block_state mpl_block_state(const struct mpl_block *block);
 bool mpl_block_may_become(enum memplug_block_state from, enum memplug_block_state to);
 void mpl_block_set_state(struct mpl_block *block, enum memplug_block_state state);
 
@@ -139,6 +138,13 @@ void mpl_frame_set_described(struct memplug *pool, struct mpl_block *block, uint
 void mpl_frame_describe(struct memplug *pool, struct mpl_block *block, uint64_t index,
                         enum mpl_page_state as, const struct memplug_alloc *request);
 
+/* From now on whoever frees a single page of this block looks at its struct page. */
+static inline void mpl_frames_mark(struct mpl_block *block)
+{
+    if (!__atomic_load_n(&block->marked, __ATOMIC_RELAXED))
+        __atomic_store_n(&block->marked, true, __ATOMIC_SEQ_CST);
+}
+
 /* The head of the frame's allocation, if that is used and its head lies in this block. */
 bool mpl_frames_head_of(const struct memplug *pool, const struct mpl_block *block,
                         uint64_t index, uint64_t *head);
@@ -187,14 +193,11 @@ bool mpl_frames_are_data(const struct memplug *pool, const struct mpl_block *blo
 uint64_t mpl_frames_first_used(const struct memplug *pool, const struct mpl_block *block,
                                uint64_t index, uint64_t end);
 
-/* Whole words for the slots: the lowest word with free frames, all of them become held. */
-bool mpl_frames_hold(struct memplug *pool, struct mpl_block *block, struct mpl_held *held);
+/* Whole words for the slots: the lowest word with free frames, all of them become held; described
+ * already, if so wanted: it means nothing while they are held. unhold: and it does not last. */
+bool mpl_frames_hold(struct memplug *pool, struct mpl_block *block, bool describe,
+                     struct mpl_held *held);
 void mpl_frames_unhold(struct memplug *pool, struct mpl_block *block, struct mpl_held *held);
-
-/* Used by the slots without the zone's lock, on held words: atomic on the word. use: held -> head.
- * give: head -> held, false if it was not a head. */
-void mpl_frame_use_held(struct memplug *pool, struct mpl_block *block, uint64_t index);
-bool mpl_frame_give_held(struct memplug *pool, struct mpl_block *block, uint64_t index);
 
 /* Frames in state free of the index's pageblock, isolated or not. */
 uint64_t mpl_frames_free_near(const struct memplug *pool, const struct mpl_block *block,
@@ -253,16 +256,23 @@ uint64_t mpl_poison_bytes(const struct memplug *pool); /* of a block's bitmap */
 struct mpl_slot *mpl_percpu_lock(struct memplug *pool);
 void mpl_percpu_unlock(struct mpl_slot *slot);
 
-/* One frame from a slot; refills it. -ENOMEM. With a mover it is described, as USED or TARGET. */
-int mpl_percpu_alloc(struct memplug *pool, const struct memplug_alloc *request,
-                     enum mpl_page_state as, memplug_pfn_t *pfn);
+/* Any slot: nobody else is inside until it is started again. */
+void mpl_slot_stop(const struct memplug *pool, struct mpl_slot *slot);
+void mpl_slot_start(struct mpl_slot *slot);
+
+/* own: a slot of the caller's own; null: this CPU's. One frame from a slot; refills it. -ENOMEM.
+ * With a mover it is described, as USED or TARGET. */
+int mpl_percpu_alloc(struct memplug *pool, struct mpl_slot *own,
+                     const struct memplug_alloc *request, enum mpl_page_state as,
+                     memplug_pfn_t *pfn);
 /* One undescribed or USED frame back; the caller has not looked at anything yet. */
-int mpl_percpu_free(struct memplug *pool, memplug_pfn_t pfn);
+int mpl_percpu_free(struct memplug *pool, struct mpl_slot *own, memplug_pfn_t pfn);
 /* One used frame of nobody: undescribed, or its page is NONE. */
 void mpl_percpu_free_frame(struct memplug *pool, memplug_pfn_t pfn);
 
-/* Give back what every slot holds. Afterwards nobody who looked at a block before the call still
- * does: readers of bitmaps hold a slot's or the zone's lock. */
+/* Give back what one slot, or every slot holds. After that nobody who looked at a block before the
+ * call still does: readers of bitmaps are inside a slot or hold the zone's lock. */
+void mpl_slot_drain(struct memplug *pool, struct mpl_slot *slot);
 void mpl_percpu_drain(struct memplug *pool);
 
 /* --- zone.c, node.c --------------------------------------------------------------------------- */

@@ -67,6 +67,79 @@ static inline uint64_t free_in(const struct memplug *pool, const struct mpl_bloc
     return load(block, pool->layout.free, word) & ~load(block, pool->layout.head, word);
 }
 
+static inline bool is_described(const struct memplug *pool, const struct mpl_block *block,
+                                uint64_t index)
+{
+    return (load(block, pool->layout.described, index / MPL_WORD_PAGES) & bit_of(index)) != 0;
+}
+
+/* What a free of a single page has to know of its struct page: unless it lies in a marked block,
+ * or an isolated pageblock, nothing. Before the page becomes anything but USED without pins. */
+static inline bool is_marked(const struct mpl_block *block)
+{
+    return __atomic_load_n(&block->marked, __ATOMIC_SEQ_CST);
+}
+
+static inline uint8_t zone_kind(const struct mpl_block *block)
+{
+    return __atomic_load_n(&block->zone, __ATOMIC_ACQUIRE);
+}
+
+static inline struct mpl_block *find_block(const struct memplug *pool, memplug_pfn_t pfn,
+                                           uint64_t *index)
+{
+    uint64_t id = mpl_block_of_pfn(&pool->geometry, pfn);
+    enum memplug_block_state state;
+    struct mpl_block *block;
+
+    if (id >= pool->nr_blocks_max)
+        return NULL;
+    block = &pool->blocks[id];
+    state = mpl_block_state(block);
+    if (state != MEMPLUG_BLOCK_GOING_ONLINE && state != MEMPLUG_BLOCK_ONLINE &&
+        state != MEMPLUG_BLOCK_GOING_OFFLINE)
+        return NULL;
+    if (zone_kind(block) >= MEMPLUG_NR_ZONES)
+        return NULL;
+    *index = mpl_pfn_distance(mpl_pfn_of_block(&pool->geometry, id), pfn);
+    return block;
+}
+
+/* Is the frame used, and an allocation of its own? True only if it is so; a no may be wrong while
+ * its neighbour changes, whose two bits are then seen at two moments. */
+static inline bool is_surely_single(const struct memplug *pool, const struct mpl_block *block,
+                                    uint64_t index)
+{
+    uint64_t free = load(block, pool->layout.free, index / MPL_WORD_PAGES);
+    uint64_t head = load(block, pool->layout.head, index / MPL_WORD_PAGES);
+    uint64_t two = 2 * bit_of(index); /* 0 at the end of a word */
+
+    return index >= block->nr_memmap_pages && block->poisoned == NULL &&
+           (head & ~free & bit_of(index)) != 0 && ((free | head) & two) != 0;
+}
+
+/* Used by the slots without the zone's lock, on frames that they hold, or that are the caller's:
+ * atomic on the word. use: held -> head. give: head -> held, false if it was not a head. */
+static inline void mpl_frame_use_held(struct memplug *pool, struct mpl_block *block,
+                                      uint64_t index)
+{
+    uint64_t word = index / MPL_WORD_PAGES, bit = bit_of(index);
+
+    MPL_ASSERT((load(block, pool->layout.head, word) & bit) != 0);
+    MPL_ASSERT((clear_bits(block, pool->layout.free, word, bit) & bit) != 0);
+}
+
+static inline bool mpl_frame_give_held(struct memplug *pool, struct mpl_block *block,
+                                       uint64_t index)
+{
+    uint64_t word = index / MPL_WORD_PAGES, bit = bit_of(index);
+    uint64_t free = load(block, pool->layout.free, word);
+
+    if ((load(block, pool->layout.head, word) & ~free & bit) == 0)
+        return false;
+    return (set_bits(block, pool->layout.free, word, bit) & bit) == 0;
+}
+
 static inline uint64_t pageblock_of(const struct memplug *pool, uint64_t index)
 {
     return index >> pool->geometry.pageblock_order;

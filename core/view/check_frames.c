@@ -116,6 +116,8 @@ static int check_described(const struct memplug *pool, const struct mpl_block *b
          "a struct page has another size than its allocation"},
         {used && !mpl_look_mover(pool, page.mover) && (page.huge == 0 || page.mover != 0),
          "a described page has no mover"},
+        {!block->marked && page.nr_pages == 1 && (!used || page.pins != 0),
+         "a page that a free must look at is in a block that is not marked"},
         {kept && page.mover != 0, "a page kept back by the online hook has a mover"},
         {kept && index % mpl_pageblock_pages(&pool->geometry) + page.nr_pages >
                      mpl_pageblock_pages(&pool->geometry),
@@ -200,15 +202,15 @@ static int check_words(const struct memplug *pool, const struct mpl_block *block
         struct mpl_where where = at_frame("frames", pool, block, word * 64);
         uint64_t described = mpl_look_word(block, pool->layout.described, word);
         uint64_t heads = mpl_look_mask(pool, block, word, MPL_LOOK_HEAD);
+        uint64_t held = mpl_look_mask(pool, block, word, MPL_LOOK_HELD);
         uint64_t free = mpl_look_mask(pool, block, word, MPL_LOOK_FREE);
         bool bit = mpl_look_bit(block, pool->layout.summary, word);
         bool any = free != 0 && !mpl_isolated(pool, block, word * 64);
         const struct mpl_rule rules[] = {
-            {(described & ~heads) != 0, "a frame is described that heads nothing"},
+            {(described & ~heads & ~held) != 0, "a frame is described that heads nothing"},
             {bit && !any, "a summary bit is set and its word has nothing to allocate"},
             {!bit && any, "a summary bit is missing"},
-            {(mpl_early_holes(pool, block, word) &
-              ~mpl_look_mask(pool, block, word, MPL_LOOK_HELD)) != 0,
+            {(mpl_early_holes(pool, block, word) & ~held) != 0,
              "a frame that is not there was released"},
         };
 
@@ -375,11 +377,11 @@ static int check_held(const struct memplug *pool, const struct mpl_held *held,
 static void held_of_word(const struct memplug *pool, uint64_t block, uint64_t word,
                          uint64_t *once, uint64_t *twice)
 {
-    *once = *twice = 0;
-    for (unsigned i = 0; i < pool->nr_slots; i++) {
-        struct mpl_slot *slot = &pool->slots[i];
+    struct mpl_slot *slot;
 
-        mpl_spin_lock(pool, &slot->lock);
+    *once = *twice = 0;
+    for (unsigned i = 0; (slot = mpl_slot_at(pool, i)) != NULL; i++) {
+        mpl_slot_stop(pool, slot);
         for (unsigned kind = 0; kind < MPL_NR_HELD; kind++) {
             const struct mpl_held *held = &slot->held[kind];
 
@@ -388,7 +390,7 @@ static void held_of_word(const struct memplug *pool, uint64_t block, uint64_t wo
             *twice |= *once & held->mask;
             *once |= held->mask;
         }
-        mpl_spin_unlock(&slot->lock);
+        mpl_slot_start(slot);
     }
 }
 
@@ -421,15 +423,16 @@ static int check_held_words(const struct memplug *pool, const struct mpl_block *
 
 int mpl_check_slots(struct memplug *pool, struct memplug_reason *reason)
 {
+    struct mpl_slot *slot;
     int error = 0;
 
-    for (unsigned i = 0; i < pool->nr_slots; i++)
+    for (unsigned i = 0; (slot = mpl_slot_at(pool, i)) != NULL; i++)
         for (unsigned kind = 0; kind < MPL_NR_HELD && error == 0; kind++) {
             struct mpl_held held;
 
-            mpl_spin_lock(pool, &pool->slots[i].lock);
-            held = pool->slots[i].held[kind];
-            mpl_spin_unlock(&pool->slots[i].lock);
+            mpl_slot_stop(pool, slot);
+            held = slot->held[kind];
+            mpl_slot_start(slot);
             if (held.mask != 0)
                 error = check_held(pool, &held, reason);
         }

@@ -372,14 +372,14 @@ static void count_held(const struct survey *survey, struct room *room)
     const struct memplug *pool = survey->pool;
     uint64_t id = mpl_block_id(pool, survey->block);
 
-    for (unsigned i = 0; i < pool->nr_slots; i++) {
-        struct mpl_slot *slot = &pool->slots[i];
+    struct mpl_slot *slot;
 
-        mpl_spin_lock(pool, &slot->lock);
+    for (unsigned i = 0; (slot = mpl_slot_at(pool, i)) != NULL; i++) {
+        mpl_slot_stop(pool, slot);
         for (unsigned kind = 0; kind < MPL_NR_HELD; kind++)
             if (slot->held[kind].block != id)
                 room->nr_held += MPL_POPCOUNT64(slot->held[kind].mask);
-        mpl_spin_unlock(&slot->lock);
+        mpl_slot_start(slot);
     }
 }
 

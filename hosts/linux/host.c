@@ -146,14 +146,6 @@ static uint64_t op_now_ns(void *context)
     return mpl_now_ns();
 }
 
-static unsigned op_cpu(void *context)
-{
-    struct memplug_linux *host = context;
-    int cpu = sched_getcpu(); /* reads the thread's rseq area, or the vDSO */
-
-    return cpu < 0 ? 0 : (unsigned)cpu % host->host.nr_cpus;
-}
-
 static void op_relax(void *context, unsigned nr_spins)
 {
     const struct timespec pause = {.tv_nsec = SLEEP_NS};
@@ -172,6 +164,25 @@ static void op_relax(void *context, unsigned nr_spins)
 #elif defined(__aarch64__)
     __asm__ volatile("isb" ::: "memory");
 #endif
+}
+
+static unsigned op_cpu(void *context)
+{
+    struct memplug_linux *host = context;
+    int cpu = sched_getcpu(); /* reads the thread's rseq area, or the vDSO */
+
+    return cpu < 0 || (unsigned)cpu >= host->host.nr_cpus ? 0 : (unsigned)cpu;
+}
+
+/* Interrupts the CPUs on which other threads of this process run, and no others. Once registered it
+ * cannot fail but for lack of memory; without the barrier nothing would be safe, so it insists. */
+static void op_fence(void *context)
+{
+    struct memplug_linux *host = context;
+
+    for (unsigned nr_spins = 0; !mpl_sys_membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED);) {
+        op_relax(host, nr_spins++);
+    }
 }
 
 static const char *op_why(void *context)
@@ -195,6 +206,7 @@ static const struct memplug_host_ops ops = {
     .now_ns = op_now_ns,
     .cpu = op_cpu,
     .relax = op_relax,
+    .fence = op_fence,
     .why = op_why,
 };
 
@@ -383,7 +395,11 @@ int memplug_linux_open(const struct memplug_linux_config *config, struct memplug
     config = config ? config : &defaults;
     host->own_bytes = own_bytes;
     host->blocks = (struct mpl_linux_block *)(host + 1);
-    host->host.ops = &ops;
+    host->ops = ops;
+    if (!mpl_sys_membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED)) {
+        host->ops.fence = NULL; /* a kernel, or a filter of system calls, without it */
+    }
+    host->host.ops = &host->ops;
     host->host.context = host;
     host->host.nr_cpus = count_cpus();
     set_geometry(host, config);

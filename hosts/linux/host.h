@@ -33,6 +33,7 @@ struct mpl_metadata {
 
 struct memplug_linux {
     struct memplug_host host;
+    struct memplug_host_ops ops; /* of this kernel */
     uint64_t own_bytes;           /* of this object with all that lies behind it */
     uint64_t page_bytes, large_bytes, block_bytes, nr_blocks;
 

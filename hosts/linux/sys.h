@@ -8,6 +8,8 @@
 #define MPL_LINUX_SYS_H
 
 #include <fcntl.h>
+#include <linux/membarrier.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -37,6 +39,11 @@ static inline void *mpl_sys_mmap(void *start, uint64_t size_bytes, int protectio
 static inline int mpl_sys_munmap(void *start, uint64_t size_bytes)
 {
     return (int)syscall(SYS_munmap, start, size_bytes);
+}
+
+static inline bool mpl_sys_membarrier(int command)
+{
+    return syscall(SYS_membarrier, command, 0, 0) == 0;
 }
 
 static inline int mpl_sys_madvise(void *start, uint64_t size_bytes, int advice)

@@ -103,6 +103,10 @@ struct memplug_host_ops {
     /* Why the last operation that may fail did fail: a static text, or null. May be null. Called
      * under the lock, right after the failure. */
     const char *(*why)(void *host);
+
+    /* Every other thread or CPU has passed a full memory barrier when it returns. From any thread;
+     * may not sleep for long. May be null: then a caller's own slots (slot.h) pay a step. */
+    void (*fence)(void *host);
 };
 
 struct memplug_host {

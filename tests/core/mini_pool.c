@@ -63,8 +63,10 @@ struct mini *mini_open(const struct mini_shape *shape)
     pool->blocks = calloc(shape->nr_blocks, sizeof(*pool->blocks));
     pool->nodes = aligned_alloc(64, shape->nr_nodes * sizeof(*pool->nodes));
     memset(pool->nodes, 0, shape->nr_nodes * sizeof(*pool->nodes));
-    pool->slots = aligned_alloc(64, shape->nr_slots * sizeof(*pool->slots));
-    memset(pool->slots, 0, shape->nr_slots * sizeof(*pool->slots));
+    size_t slot_bytes = (shape->nr_slots + MEMPLUG_MAX_SLOTS) * sizeof(*pool->slots);
+
+    pool->slots = aligned_alloc(64, slot_bytes);
+    memset(pool->slots, 0, slot_bytes);
     for (unsigned i = 0; i < shape->nr_blocks; i++)
         pool->blocks[i].zone = MEMPLUG_NR_ZONES;
     for (unsigned i = 0; i < shape->nr_nodes * MEMPLUG_NR_ZONES; i++) {

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "mini_pool.h"
+#include "state/words.h"
 
 #include <cmocka.h>
 
@@ -149,7 +150,7 @@ static void hold(struct model *model)
             break;
         word++;
     }
-    if (!mpl_frames_hold(model->pool, model->block, &model->held)) {
+    if (!mpl_frames_hold(model->pool, model->block, false, &model->held)) {
         assert_true(word * 64 >= model->nr_pages);
         return;
     }

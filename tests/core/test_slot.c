@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Slots of the caller's own. Threads have no assertions of cmocka: they count what is wrong. If
+ * an owner does not look at stop, or the other does not wait, the storm traps or counts.
+ */
+#include <linux/membarrier.h>
+#include <pthread.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "mini_pool.h"
+
+#include <cmocka.h>
+
+#define BLOCK_PAGES 256u
+#define NR_BLOCKS 6u
+
+static const struct mini_shape shape = {6, 8, NR_BLOCKS, 2, 1, 64};
+
+static struct memplug_alloc want(uint8_t mover)
+{
+    return (struct memplug_alloc){.nr_pages = 1, .node = MEMPLUG_ANY_NODE, .mover = mover};
+}
+
+static struct memplug_slot *open_slot(struct mini *mini)
+{
+    struct memplug_slot *slot = NULL;
+
+    assert_int_equal(memplug_slot_open(&mini->pool, &slot), 0);
+    assert_non_null(slot);
+    return slot;
+}
+
+static uint64_t must_take(struct memplug_slot *slot, uint8_t mover)
+{
+    struct memplug_alloc request = want(mover);
+    memplug_pfn_t pfn;
+
+    assert_int_equal(memplug_slot_alloc(slot, &request, &pfn), 0);
+    return pfn.nr;
+}
+
+static void close_empty(struct mini *mini, uint64_t nr_free)
+{
+    mini_check(mini);
+    assert_int_equal(mini_count(mini, MPL_FRAME_FREE), nr_free);
+    mini_close(mini);
+}
+
+/* --- calls ------------------------------------------------------------------------------------ */
+
+static void takes_and_gives(void **context)
+{
+    struct mini *mini = mini_open(&shape);
+    uint8_t mover = mini_mover(mini);
+    struct memplug_slot *slot = open_slot(mini);
+    struct memplug_alloc request = want(0);
+    uint64_t raw, owned;
+    memplug_pfn_t pfn;
+
+    (void)context;
+    mini_online(mini, 1, 0, MEMPLUG_ZONE_NORMAL, 0);
+    mini_online(mini, 2, 0, MEMPLUG_ZONE_MOVABLE, 0);
+    raw = must_take(slot, 0);
+    owned = must_take(slot, mover);
+    assert_int_equal(raw, BLOCK_PAGES);
+    assert_int_equal(owned, 2 * BLOCK_PAGES);
+    assert_int_equal(memplug_slot_free(slot, mpl_pfn(owned + 1), 1), -MPL_EINVAL);
+    assert_int_equal(memplug_slot_free(slot, mpl_pfn(owned), 2), -MPL_EINVAL);
+    assert_int_equal(memplug_slot_free(slot, mpl_pfn(5 * BLOCK_PAGES), 1), -MPL_ENODEV);
+    assert_int_equal(memplug_pin(&mini->pool, mpl_pfn(owned)), 0);
+    assert_int_equal(memplug_slot_free(slot, mpl_pfn(owned), 1), -MPL_EBUSY);
+    assert_int_equal(memplug_unpin(&mini->pool, mpl_pfn(owned)), 0);
+    assert_int_equal(memplug_free(&mini->pool, mpl_pfn(owned), 1), 0); /* through the CPU's */
+    assert_int_equal(memplug_slot_free(slot, mpl_pfn(owned), 1), -MPL_EINVAL);
+    assert_int_equal(memplug_slot_free(slot, mpl_pfn(raw), 1), 0);
+    assert_int_equal(memplug_free(&mini->pool, mpl_pfn(raw), 1), -MPL_EINVAL);
+    request.mover = 9;
+    assert_int_equal(memplug_slot_alloc(slot, &request, &pfn), -MPL_EINVAL);
+    request = (struct memplug_alloc){.nr_pages = 1, .node = 7};
+    assert_int_equal(memplug_slot_alloc(slot, &request, &pfn), -MPL_EINVAL);
+    request = (struct memplug_alloc){.nr_pages = 1, .align_pages = 2};
+    assert_int_equal(memplug_slot_alloc(slot, &request, &pfn), -MPL_EINVAL);
+    request = (struct memplug_alloc){.nr_pages = 64};
+    assert_int_equal(memplug_slot_alloc(slot, &request, &pfn), 0);
+    assert_int_equal(memplug_slot_free(slot, pfn, 64), 0);
+    memplug_slot_close(slot);
+    mpl_percpu_drain(&mini->pool);
+    close_empty(mini, 2 * BLOCK_PAGES);
+}
+
+/* What a slot has at hand is there for others when memory is short, and when it is closed. */
+static void gives_back(void **context)
+{
+    struct mini *mini = mini_open(&shape);
+    struct memplug_slot *a = open_slot(mini), *b = open_slot(mini);
+    uint64_t taken[BLOCK_PAGES];
+
+    (void)context;
+    mini_online(mini, 1, 0, MEMPLUG_ZONE_NORMAL, 0);
+    taken[0] = must_take(a, 0);
+    for (unsigned i = 1; i < BLOCK_PAGES; i++)
+        taken[i] = must_take(b, 0);
+    for (unsigned i = 0; i < BLOCK_PAGES; i++)
+        assert_int_equal(memplug_slot_free(i % 2 != 0 ? a : b, mpl_pfn(taken[i]), 1), 0);
+    assert_true(mini_count(mini, MPL_FRAME_HELD) != 0);
+    memplug_slot_close(a);
+    memplug_slot_close(b);
+    close_empty(mini, BLOCK_PAGES);
+}
+
+static void as_many_as_there_are(void **context)
+{
+    struct mini *mini = mini_open(&shape);
+    struct memplug_slot *slots[MEMPLUG_MAX_SLOTS], *more;
+
+    (void)context;
+    for (unsigned i = 0; i < MEMPLUG_MAX_SLOTS; i++)
+        slots[i] = open_slot(mini);
+    assert_int_equal(memplug_slot_open(&mini->pool, &more), -MPL_ENOSPC);
+    memplug_slot_close(slots[7]);
+    more = open_slot(mini);
+    assert_ptr_equal(more, slots[7]);
+    mini_close(mini);
+}
+
+/* --- threads ---------------------------------------------------------------------------------- */
+
+#define NR_THREADS 3u
+#define NR_ROUNDS (strcmp(SANITIZER, "none") == 0 ? 3000000u : 100000u)
+#define NR_SHELF 64u
+
+struct storm {
+    struct mini *mini;
+    uint8_t mover;
+    _Atomic uint64_t shelf[NR_SHELF];            /* frames that go to another thread */
+    atomic_uint users[NR_BLOCKS * BLOCK_PAGES];  /* of each frame */
+    atomic_uint nr_errors, nr_running;
+};
+
+struct thread {
+    struct storm *storm;
+    unsigned number;
+};
+
+static void expect(struct storm *storm, bool holds)
+{
+    if (!holds)
+        atomic_fetch_add(&storm->nr_errors, 1);
+}
+
+static void give(struct storm *storm, struct memplug_slot *slot, uint64_t pfn)
+{
+    expect(storm, atomic_fetch_sub(&storm->users[pfn], 1) == 1);
+    expect(storm, memplug_slot_free(slot, mpl_pfn(pfn), 1) == 0);
+}
+
+/* Takes a frame, and puts it on a shelf from which another thread may take it to free it. */
+static void *work(void *context)
+{
+    const struct thread *me = context;
+    struct storm *storm = me->storm;
+    struct memplug_slot *slot;
+    uint64_t random = me->number + 1;
+
+    mini_cpu = me->number;
+    expect(storm, memplug_slot_open(&storm->mini->pool, &slot) == 0);
+    for (unsigned i = 0, nr = NR_ROUNDS; i < nr; i++) {
+        struct memplug_alloc request = want(i % 3 != 0 ? storm->mover : 0);
+        memplug_pfn_t pfn;
+        uint64_t old;
+
+        random = random * 6364136223846793005u + 1;
+        if (memplug_slot_alloc(slot, &request, &pfn) == 0) {
+            expect(storm, atomic_fetch_add(&storm->users[pfn.nr], 1) == 0);
+            old = atomic_exchange(&storm->shelf[random >> 33 & (NR_SHELF - 1)], pfn.nr);
+        } else {
+            old = atomic_exchange(&storm->shelf[random >> 33 & (NR_SHELF - 1)], 0);
+        }
+        if (old != 0)
+            give(storm, slot, old);
+    }
+    memplug_slot_close(slot);
+    atomic_fetch_sub(&storm->nr_running, 1);
+    return NULL;
+}
+
+/* As offline does: isolate, drain, look whether a frame that is free and isolated is taken. */
+static void *drain(void *context)
+{
+    struct storm *storm = context;
+    struct memplug *pool = &storm->mini->pool;
+
+    mini_cpu = 0;
+    for (unsigned i = 0; atomic_load(&storm->nr_running) != 0; i++) {
+        struct mpl_block *block = mpl_block_at(pool, 1 + i % (NR_BLOCKS - 1));
+        struct mpl_zone *zone = mpl_zone_of(pool, block);
+        uint64_t before;
+
+        mini_set_isolated(storm->mini, mpl_block_id(pool, block), true);
+        mpl_percpu_drain(pool);
+        mpl_spin_lock(pool, &zone->lock);
+        expect(storm, mpl_frames_count(pool, block, MPL_FRAME_HELD) == 0);
+        before = mpl_frames_nr_free(pool, block);
+        mpl_spin_unlock(&zone->lock);
+        sched_yield();
+        mpl_spin_lock(pool, &zone->lock);
+        expect(storm, mpl_frames_nr_free(pool, block) >= before);
+        mpl_spin_unlock(&zone->lock);
+        mini_set_isolated(storm->mini, mpl_block_id(pool, block), false);
+    }
+    return NULL;
+}
+
+static void fence(void *context)
+{
+    (void)context;
+    syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0);
+}
+
+static void run_storm(bool fenced)
+{
+    static struct storm storm;
+    struct thread threads[NR_THREADS];
+    pthread_t handles[NR_THREADS + 1];
+
+    memset(&storm, 0, sizeof(storm));
+    storm.mini = mini_open(&shape);
+    storm.mover = mini_mover(storm.mini);
+    if (fenced)
+        storm.mini->ops.fence = fence;
+    for (unsigned id = 1; id < NR_BLOCKS; id++)
+        mini_online(storm.mini, id, 0, id < 3 ? MEMPLUG_ZONE_NORMAL : MEMPLUG_ZONE_MOVABLE, 0);
+    atomic_store(&storm.nr_running, NR_THREADS);
+    for (unsigned i = 0; i < NR_THREADS; i++) {
+        threads[i] = (struct thread){.storm = &storm, .number = i};
+        assert_int_equal(pthread_create(&handles[i], NULL, work, &threads[i]), 0);
+    }
+    assert_int_equal(pthread_create(&handles[NR_THREADS], NULL, drain, &storm), 0);
+    for (unsigned i = 0; i <= NR_THREADS; i++)
+        pthread_join(handles[i], NULL);
+    assert_int_equal(atomic_load(&storm.nr_errors), 0);
+    for (unsigned i = 0; i < NR_SHELF; i++)
+        if (storm.shelf[i] != 0)
+            assert_int_equal(memplug_free(&storm.mini->pool, mpl_pfn(storm.shelf[i]), 1), 0);
+    mpl_percpu_drain(&storm.mini->pool);
+    close_empty(storm.mini, (NR_BLOCKS - 1) * BLOCK_PAGES);
+}
+
+static void storm_without_fence(void **context)
+{
+    (void)context;
+    run_storm(false);
+}
+
+/* ThreadSanitizer knows nothing of the system call, and would see races where there are none. */
+static void storm_with_fence(void **context)
+{
+    (void)context;
+    if (strcmp(SANITIZER, "thread") == 0 ||
+        syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) != 0) {
+        print_message("SKIP storm_with_fence: the thread sanitizer, or no membarrier\n");
+        skip();
+    }
+    run_storm(true);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(takes_and_gives),      cmocka_unit_test(gives_back),
+        cmocka_unit_test(as_many_as_there_are), cmocka_unit_test(storm_without_fence),
+        cmocka_unit_test(storm_with_fence),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
