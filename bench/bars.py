@@ -2,7 +2,10 @@
 """What is measured, in which groups, and what the figures should be."""
 
 FRAME_PEERS = ['mempool', 'rte_malloc', 'jemalloc', 'mimalloc', 'tcmalloc', 'glibc', 'mmap']
-OURS = ['memplug-raw', 'memplug-owned']
+# Through the slots of the CPUs, or a slot of each thread's own.
+MODES = {'memplug-raw': 'raw', 'memplug-raw-slot': 'raw, own slot', 'memplug-owned': 'owned',
+         'memplug-owned-slot': 'owned, own slot'}
+OURS = list(MODES)
 
 # Debian's package behind each peer: what to install if it is missing.
 PACKAGES = {
@@ -28,6 +31,8 @@ def frames(region, commands, names, extra=()):
 PLUG = ['plug block 128', 'plug block 8192', 'plug host 128', 'bytes block 8192',
         'bytes host 8192']
 MOVE = ['move touched', 'move fresh']
+PLUG_GIB, POOL_GIB, MAPS = [1, 8, 64, 512, 4096], [1, 16, 128, 1024], [1, 1000, 50000]
+EVEN = ['quiet', 'storm', 'quiet own', 'storm own', 'slot']
 
 # Frames: once before each round too, since some peers give memory back while others run. And a
 # mempool's ring is touched for the first time in its first three rounds.
@@ -39,7 +44,8 @@ GROUPS = [
     Group('two threads', 2, frames(524288, ['bulk 0 2', 'bulkx 0 2', 'repeat 0 2'],
                                    OURS + FRAME_PEERS), again=True),
     Group('nearly full', 1, frames(262144, ['rand90'], OURS + FRAME_PEERS)),
-    Group('fragmentation', 0, frames(262144, ['frag'], OURS + FRAME_PEERS)),
+    Group('fragmentation', 0, frames(262144, ['frag'], ['memplug-raw', 'memplug-owned'] +
+                                     FRAME_PEERS)),
     Group('plug', 1, {
         'plug-memplug core': (['core'], PLUG),
         'plug-memplug linux': (['linux'], PLUG),
@@ -55,6 +61,12 @@ GROUPS = [
         'live-memplug hugetlb trusted': (['hugetlb', 'trusted'], MOVE),
         'live-memplug hugetlb proved': (['hugetlb', 'proved'], MOVE),
     }),
+    Group('growth', 0, {
+        **{f'grow-memplug plug {gib}': ([str(gib)], [f'plug {gib}']) for gib in PLUG_GIB},
+        **{f'grow-memplug pool {gib}': ([str(gib)], [f'pool {gib}']) for gib in POOL_GIB},
+        'grow-memplug maps': (['1'], [f'maps {number}' for number in MAPS]),
+    }, renew=[f'grow-memplug pool {gib}' for gib in POOL_GIB]),
+    Group('evenness', 1, {'grow-memplug even': (['1', 'blocks'], EVEN)}),
 ]
 
 # Frame workloads: name, command, figures that are added up.
@@ -101,9 +113,10 @@ class Row:
 def frame_rows():
     for workload, command, names in WORKLOADS:
         for ours in OURS:
-            mode = ours.split('-')[1]
+            mode = MODES[ours]
             for peer in FRAME_PEERS + ['best']:
-                bar, *target = TARGETS.get((workload, mode, peer), (None,))
+                kind = mode.split(',')[0]
+                bar, *target = TARGETS.get((workload, kind, peer), (None,))
                 if peer == 'best' and bar is None:
                     continue
                 of = ['mempool', 'tcmalloc'] if peer == 'best' else [peer]
@@ -114,8 +127,8 @@ def frame_rows():
 
 
 def frag_rows():
-    for ours in OURS:
-        mode = ours.split('-')[1]
+    for ours in ('memplug-raw', 'memplug-owned'):
+        mode = MODES[ours]
         for percent in (90, 80, 70, 60, 50):
             for peer in FRAME_PEERS:
                 target = ('<=', 1.0) if (mode, peer) == ('owned', 'jemalloc') and \
@@ -190,8 +203,33 @@ def other_rows():
     for ours in OURS:
         for name, text in [('double', 'freed twice'), ('order', 'of another order'),
                            ('foreign', 'no frame of the pool')]:
-            yield Row(None, f'a wrong free is refused: {text}', ours.split('-')[1], 'ns',
+            yield Row(None, f'a wrong free is refused: {text}', MODES[ours], 'ns',
                       (f'frames-{ours}', 'extra', [name], 1), '-', None)
+
+
+def growth_rows():
+    for gib in PLUG_GIB:
+        for name, text in [('in', 'add and online'), ('out', 'offline and remove')]:
+            yield Row(None, f'{text} {gib} GiB, for each 128 MiB', 'linux', 'ns',
+                      (f'grow-memplug plug {gib}', f'plug {gib}', [name], 1), '-', None)
+    for number in MAPS:
+        yield Row(None, f'add and online 1 GiB beside {number} mappings, for each 128 MiB', 'linux',
+                  'ns', ('grow-memplug maps', f'maps {number}', ['in'], 1), '-', None)
+    for gib in POOL_GIB:
+        yield Row(None, f'alloc and free high in {gib} GiB', 'growth', 'ns',
+                  (f'grow-memplug pool {gib}', f'pool {gib}', ['pair'], 1), '-', None)
+
+
+def even_rows():
+    for own, text in [('', "the CPU's slot"), (' own', 'own slot')]:
+        for name in ('p50', 'p99', 'p99.9', 'p99.99'):
+            yield Row(None, f'free and alloc, {name}, beside onlines and offlines, {text}', 'linux',
+                      'ns', ('grow-memplug even', f'storm{own}', [name], 1), 'the same, alone',
+                      [('grow-memplug even', f'quiet{own}', [name], 1)])
+    for name, text in [('cpu-lock', 'a lock of the CPU'), ('own-exchange', 'own, exchange'),
+                       ('own-fenced', 'own, fenced'), ('rseq', 'restartable sequence')]:
+        yield Row(None, f'to be inside a slot: {text}', 'linux', 'ns',
+                  ('grow-memplug even', 'slot', [name], 1), '-', None)
 
 
 def all_rows():
@@ -200,3 +238,5 @@ def all_rows():
     yield from plug_rows()
     yield from move_rows()
     yield from other_rows()
+    yield from growth_rows()
+    yield from even_rows()

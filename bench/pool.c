@@ -39,6 +39,12 @@ static void *map(uint64_t size_bytes, int protection, int flags, int fd)
 
 static struct memplug_linux *linux_host;
 static bool owned;
+static uint64_t block_bytes = BENCH_BLOCK_BYTES;
+
+uint64_t bench_pool_block_bytes(void)
+{
+    return block_bytes;
+}
 
 static void refuse_moves(void *context, struct memplug_move *moves, unsigned nr_moves)
 {
@@ -53,7 +59,7 @@ static const struct memplug_mover refusing = {.name = "the benchmark", .move = r
 struct memplug *bench_pool_linux(uint64_t size_bytes, bool owner)
 {
     uint64_t window_bytes = 64ull << 30;
-    struct memplug_linux_config config = {.block_bytes = BENCH_BLOCK_BYTES};
+    struct memplug_linux_config config = {0};
     struct memplug_config pool_config = {.nr_nodes = 1};
     struct memplug_reason reason;
     struct memplug *pool;
@@ -63,7 +69,11 @@ struct memplug *bench_pool_linux(uint64_t size_bytes, bool owner)
     while (window_bytes < size_bytes * 2) {
         window_bytes *= 2;
     }
+    while (window_bytes / block_bytes > 4096) {
+        block_bytes *= 2;
+    }
     config.window_bytes = window_bytes;
+    config.block_bytes = block_bytes;
     bench_must(memplug_linux_open(&config, &linux_host, &reason), &reason);
     pool_config.host = memplug_linux_host(linux_host);
     metadata_bytes = memplug_metadata_bytes(&pool_config);
@@ -302,7 +312,7 @@ uint64_t bench_pool_plug(struct memplug *pool, enum memplug_memmap memmap, uint6
     }
     bench_must(memplug_add(pool, &range, NULL, &reason), &reason);
     bench_must(memplug_online(pool, memplug_block_of(pool, range.address),
-                              size_bytes / BENCH_BLOCK_BYTES,
+                              size_bytes / block_bytes,
                               owned ? MEMPLUG_ONLINE_MOVABLE : MEMPLUG_ONLINE_KERNEL, NULL,
                               &reason), &reason);
     return range.address;

@@ -14,6 +14,8 @@ void bench_must(int error, const struct memplug_reason *reason);
  * 1 is one that refuses to move, and ranges go online movable. */
 struct memplug *bench_pool_linux(uint64_t size_bytes, bool owner);
 struct memplug_linux *bench_pool_linux_host(void);
+/* Of the Linux pool: 128 MiB, or what makes at most 4,096 of them. */
+uint64_t bench_pool_block_bytes(void);
 
 /*
  * The core's own work: every operation of the host is there, and none does anything. nr_blocks

@@ -2,6 +2,9 @@
 """The result as text: the bars, then every workload beside every peer."""
 
 
+MODES = ['raw', 'raw, own slot', 'owned', 'owned, own slot']
+
+
 def number(value):
     if value is None:
         return '-'
@@ -39,12 +42,12 @@ def bar_lines(rows):
 
 
 def matrix_lines(rows, unit, peers):
-    names = ['raw', 'owned'] + peers
+    names = [name for name in MODES if any(row['mode'] == name and row['unit'] == unit and
+                                           row['peer'] in peers for row in rows)] + peers
     yield [f'workload, {unit}'] + names
     values, notes = {}, {}
     for row in rows:
-        if row['unit'] != unit or row['mode'] not in ('raw', 'owned') or \
-                row['peer'] not in peers:
+        if row['unit'] != unit or row['mode'] not in MODES or row['peer'] not in peers:
             continue
         line = values.setdefault(row['workload'], {})
         line[row['mode']] = row['ours']
@@ -67,14 +70,14 @@ def note_lines(rows):
 def plain_lines(rows):
     yield ['workload', 'mode', 'ours', 'unit', 'peer', 'its', 'ratio']
     for row in rows:
-        matrix = row['mode'] in ('raw', 'owned') and row['peer'] != '-'
+        matrix = row['mode'] in MODES and row['peer'] != '-'
         if row['target'] is None and not matrix:
             yield [row['workload'], row['mode'], number(row['ours']), row['unit'], row['peer'],
                    number(row['peer_value']), share(row['ratio'])]
 
 
 def text(head, rows):
-    peers = list(dict.fromkeys(row['peer'] for row in rows if row['mode'] in ('raw', 'owned')
+    peers = list(dict.fromkeys(row['peer'] for row in rows if row['mode'] in MODES
                                and row['unit'] == 'ns' and row['peer'] not in ('-',)
                                and not row['peer'].startswith('best')))
     parts = [f'{name}: {value}' for name, value in head.items()] + ['']
