@@ -447,15 +447,15 @@ static int with_page(struct memplug *pool, memplug_pfn_t pfn,
                      int (*act)(struct mpl_page *page, uint64_t cookie), uint64_t cookie)
 {
     struct mpl_slot *slot = mpl_percpu_lock(pool);
-    int error, gone;
+    int error;
     struct mpl_page *page = described_at(pool, pfn, &error);
 
     if (page != NULL && (__atomic_load_n(&page->huge, __ATOMIC_RELAXED) == 0 || page->mover != 0))
         error = act(page, cookie); /* a huge page has a struct page without a mover too */
     /* Whoever frees it just now has either seen the mark, or is seen here. */
-    if (error == 0 && act == pin && described_at(pool, pfn, &gone) == NULL) {
+    if (error == 0 && act == pin && !mpl_frame_is_still_used(pool, pfn)) {
         unpin(page, 0); /* if that fails, somebody else has dropped one pin too many */
-        error = gone;
+        error = -MPL_EINVAL;
     }
     mpl_percpu_unlock(slot);
     return error;

@@ -279,6 +279,13 @@ static inline bool mpl_isolated(const struct memplug *pool, const struct mpl_blo
                             __ATOMIC_RELAXED) >> (pageblock % 64) & 1) != 0;
 }
 
+/* From now on whoever frees a single page of this block looks at its struct page. */
+static inline void mpl_frames_mark(struct mpl_block *block)
+{
+    if (!__atomic_load_n(&block->marked, __ATOMIC_SEQ_CST))
+        __atomic_store_n(&block->marked, true, __ATOMIC_SEQ_CST);
+}
+
 /* Every slot, in order; nothing is known of those that are opened meanwhile. */
 static inline struct mpl_slot *mpl_slot_at(const struct memplug *pool, unsigned index)
 {

@@ -132,6 +132,15 @@ bool mpl_frame_described(const struct memplug *pool, const struct mpl_block *blo
     return is_described(pool, block, index);
 }
 
+bool mpl_frame_is_still_used(const struct memplug *pool, memplug_pfn_t pfn)
+{
+    uint64_t index;
+    const struct mpl_block *block = find_block(pool, pfn, &index);
+    const uint64_t *free = words_at(block, pool->layout.free);
+
+    return (__atomic_load_n(free + index / MPL_WORD_PAGES, __ATOMIC_SEQ_CST) & bit_of(index)) == 0;
+}
+
 void mpl_frame_set_described(struct memplug *pool, struct mpl_block *block, uint64_t index,
                              bool described)
 {

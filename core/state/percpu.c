@@ -224,11 +224,11 @@ static void keep_freed(struct memplug *pool, struct mpl_slot *slot, struct mpl_h
     *freed = one;
 }
 
-#define SPINS_TO_GIVE_UP 20000u /* a second: whoever steps back does so at once */
+#define SPINS_TO_GIVE_UP 2000u /* some 50 ms: whoever steps back does so at once */
 
 /* The page is NONE by this caller's doing, so the frame is his: what keeps him can only be another
- * free of it, that steps back when it sees the page. False: it does not, since it has not seen the
- * block's mark, which is new. */
+ * free of it at the same time, which steps back when it sees the page. False: it does not look,
+ * since it has seen neither the block's mark nor the isolation, which are new; then it has it. */
 static bool hold_described(struct memplug *pool, struct mpl_block *block, uint64_t index)
 {
     for (unsigned nr_spins = 0; !mpl_frame_give_held(pool, block, index); nr_spins++) {

@@ -138,12 +138,9 @@ void mpl_frame_set_described(struct memplug *pool, struct mpl_block *block, uint
 void mpl_frame_describe(struct memplug *pool, struct mpl_block *block, uint64_t index,
                         enum mpl_page_state as, const struct memplug_alloc *request);
 
-/* From now on whoever frees a single page of this block looks at its struct page. */
-static inline void mpl_frames_mark(struct mpl_block *block)
-{
-    if (!__atomic_load_n(&block->marked, __ATOMIC_RELAXED))
-        __atomic_store_n(&block->marked, true, __ATOMIC_SEQ_CST);
-}
+/* Asked behind a mark, by one who has pinned the frame since: no if somebody has freed it, who may
+ * not have seen the mark. */
+bool mpl_frame_is_still_used(const struct memplug *pool, memplug_pfn_t pfn);
 
 /* The head of the frame's allocation, if that is used and its head lies in this block. */
 bool mpl_frames_head_of(const struct memplug *pool, const struct mpl_block *block,

@@ -137,7 +137,9 @@ static inline bool mpl_frame_give_held(struct memplug *pool, struct mpl_block *b
 
     if ((load(block, pool->layout.head, word) & ~free & bit) == 0)
         return false;
-    return (set_bits(block, pool->layout.free, word, bit) & bit) == 0;
+    /* Before the mark is looked at: see mpl_frame_is_still_used(). */
+    free = __atomic_fetch_or(words_at(block, pool->layout.free) + word, bit, __ATOMIC_SEQ_CST);
+    return (free & bit) == 0;
 }
 
 static inline uint64_t pageblock_of(const struct memplug *pool, uint64_t index)

@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The lock-free parts of the allocator, in every schedule of two or three fibres at their atomic
+ * operations, up to a number of switches that nothing forces: two frees of one frame, a free and a
+ * pin, slots of callers' own and a drain, neighbours in a word.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mini_pool.h"
+#include "schedules.h"
+
+#include <cmocka.h>
+
+#define BLOCK_PAGES 64u
+
+static const struct mini_shape shape = {6, 6, 3, 1, 1, 64};
+
+static struct mini *mini;
+static uint8_t mover;
+static struct memplug_slot *slots[3];
+static memplug_pfn_t frame, neighbour, found[3];
+static int results[3];
+static bool with_fence;
+
+static void relax(void *host, unsigned nr_spins)
+{
+    (void)host;
+    (void)nr_spins;
+    schedules_wait();
+}
+
+static void fence(void *host)
+{
+    (void)host;
+}
+
+static memplug_pfn_t take(struct memplug_slot *slot, uint8_t owner, uint32_t nr_pages)
+{
+    struct memplug_alloc request = {.nr_pages = nr_pages, .node = MEMPLUG_ANY_NODE,
+                                    .mover = owner};
+    memplug_pfn_t pfn = {0};
+
+    assert_int_equal(memplug_slot_alloc(slot, &request, &pfn), 0);
+    return pfn;
+}
+
+static void open_pool(void)
+{
+    mini = mini_open(&shape);
+    mini->ops.relax = relax;
+    mini->ops.fence = with_fence ? fence : NULL;
+    mover = mini_mover(mini);
+    mini_online(mini, 1, 0, MEMPLUG_ZONE_NORMAL, 0);
+    mini_online(mini, 2, 0, MEMPLUG_ZONE_MOVABLE, 0);
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(memplug_slot_open(&mini->pool, &slots[i]), 0);
+        found[i].nr = 0;
+        results[i] = 1;
+    }
+}
+
+static void close_pool(void)
+{
+    for (unsigned i = 0; i < 3; i++)
+        memplug_slot_close(slots[i]);
+    mpl_percpu_drain(&mini->pool);
+    mini_check(mini);
+    assert_int_equal(mini_count(mini, MPL_FRAME_FREE), 2 * BLOCK_PAGES);
+    mini_close(mini);
+}
+
+/* --- two frees of one frame ------------------------------------------------------------------- */
+
+static void begin_raw(void)
+{
+    open_pool();
+    frame = take(slots[2], 0, 1);
+}
+
+static void begin_owned(void)
+{
+    open_pool();
+    frame = take(slots[2], mover, 1);
+}
+
+static void begin_marked(void)
+{
+    begin_owned();
+    assert_int_equal(memplug_pin(&mini->pool, frame), 0);
+    assert_int_equal(memplug_unpin(&mini->pool, frame), 0);
+}
+
+static void free_0(void)
+{
+    results[0] = memplug_slot_free(slots[0], frame, 1);
+}
+
+static void free_1(void)
+{
+    results[1] = memplug_slot_free(slots[1], frame, 1);
+}
+
+static void end_two_frees(void)
+{
+    assert_int_equal(results[0] + results[1], -MPL_EINVAL);
+    assert_true(results[0] == 0 || results[1] == 0);
+    close_pool();
+}
+
+/* --- a free and a pin ------------------------------------------------------------------------- */
+
+static void pin_1(void)
+{
+    results[1] = memplug_pin(&mini->pool, frame);
+}
+
+/* Both may be refused; both cannot have what they want, and nothing is left of a refusal. */
+static void end_free_and_pin(void)
+{
+    assert_true(results[0] == 0 || results[0] == -MPL_EBUSY);
+    assert_true(results[1] == 0 || results[1] == -MPL_EINVAL);
+    assert_false(results[0] == 0 && results[1] == 0);
+    if (results[1] == 0)
+        assert_int_equal(memplug_unpin(&mini->pool, frame), 0);
+    if (results[0] != 0)
+        assert_int_equal(memplug_free(&mini->pool, frame, 1), 0);
+    close_pool();
+}
+
+/* --- a drain ---------------------------------------------------------------------------------- */
+
+/* Offline's steps: when every slot was passed, nobody holds anything of the block. */
+static void drain(void)
+{
+    struct mpl_block *block = mpl_block_at(&mini->pool, 2);
+    struct mpl_zone *zone = mpl_zone_of(&mini->pool, block);
+
+    mini_set_isolated(mini, 2, true);
+    mpl_percpu_drain(&mini->pool);
+    mpl_spin_lock(&mini->pool, &zone->lock);
+    results[2] = (int)mpl_frames_count(&mini->pool, block, MPL_FRAME_HELD);
+    mpl_spin_unlock(&zone->lock);
+    mini_set_isolated(mini, 2, false);
+}
+
+static void alloc_0(void)
+{
+    struct memplug_alloc request = {.nr_pages = 1, .node = MEMPLUG_ANY_NODE, .mover = mover};
+
+    results[0] = memplug_slot_alloc(slots[0], &request, &found[0]);
+}
+
+static void end_drain(void)
+{
+    assert_int_equal(results[2], 0);
+    assert_int_equal(results[0], 0);
+    if (found[0].nr != 0) {
+        assert_int_equal(memplug_free(&mini->pool, found[0], 1), 0);
+        if (results[1] == 1) /* nobody freed the frame that the scene began with */
+            assert_int_equal(memplug_free(&mini->pool, frame, 1), 0);
+    }
+    close_pool();
+}
+
+static void begin_held(void)
+{
+    open_pool();
+    frame = take(slots[0], mover, 1);
+}
+
+/* The drain comes third, or second where there are only two. */
+static void end_free_and_drain(void)
+{
+    assert_int_equal(results[2], 0);
+    assert_int_equal(results[0], 0);
+    close_pool();
+}
+
+static void end_two_frees_and_drain(void)
+{
+    assert_int_equal(results[2], 0);
+    end_two_frees();
+}
+
+/* --- neighbours ------------------------------------------------------------------------------- */
+
+static void begin_neighbours(void)
+{
+    open_pool();
+    frame = take(slots[2], 0, 1);
+    neighbour = take(slots[2], 0, 1);
+    memplug_slot_close(slots[2]);
+    assert_int_equal(memplug_slot_open(&mini->pool, &slots[2]), 0);
+}
+
+/* The frame behind it is freed, and becomes a part of something else. */
+static void recycle_1(void)
+{
+    struct memplug_alloc request = {.nr_pages = 2, .node = MEMPLUG_ANY_NODE};
+
+    results[1] = memplug_slot_free(slots[1], neighbour, 1);
+    mpl_slot_drain(&mini->pool, (struct mpl_slot *)(void *)slots[1]);
+    if (memplug_slot_alloc(slots[1], &request, &found[1]) == 0)
+        results[1] += memplug_slot_free(slots[1], found[1], 2);
+}
+
+static void end_neighbours(void)
+{
+    assert_int_equal(results[0], 0);
+    assert_int_equal(results[1], 0);
+    close_pool();
+}
+
+/* --- all -------------------------------------------------------------------------------------- */
+
+static const struct schedules_case cases[] = {
+    {"two frees, raw", 2, 5, begin_raw, {free_0, free_1}, end_two_frees},
+    {"two frees, owned", 2, 5, begin_owned, {free_0, free_1}, end_two_frees},
+    {"two frees, marked", 2, 5, begin_marked, {free_0, free_1}, end_two_frees},
+    {"free and pin", 2, 4, begin_owned, {free_0, pin_1}, end_free_and_pin},
+    {"free and pin, marked", 2, 4, begin_marked, {free_0, pin_1}, end_free_and_pin},
+    {"alloc and drain", 2, 3, begin_held, {alloc_0, drain}, end_drain},
+    {"free and drain", 2, 3, begin_held, {free_0, drain}, end_free_and_drain},
+    {"neighbours", 2, 3, begin_neighbours, {free_0, recycle_1}, end_neighbours},
+    {"two frees and drain", 3, 2, begin_held, {free_0, free_1, drain}, end_two_frees_and_drain},
+};
+
+static void explore(bool fenced)
+{
+    with_fence = fenced;
+    for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        print_message("%s: %lu schedules\n", cases[i].name,
+                      (unsigned long)schedules_run(&cases[i]));
+}
+
+static void with_exchange(void **context)
+{
+    (void)context;
+    explore(false);
+}
+
+static void with_a_fence(void **context)
+{
+    (void)context;
+    explore(true);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(with_exchange),
+        cmocka_unit_test(with_a_fence),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
