@@ -36,6 +36,19 @@ static void note_whole(struct memplug *pool, struct mpl_block *block, uint64_t p
     block->nr_whole = is ? block->nr_whole + 1 : block->nr_whole - 1;
 }
 
+/* The same of all words of a pageblock at once; false: they are more than one word of bits. */
+static bool set_summaries(struct memplug *pool, struct mpl_block *block, uint64_t first, bool set)
+{
+    uint64_t nr_words = words_per_pageblock(pool), mask, summary;
+
+    if (nr_words >= 64)
+        return false;
+    mask = (((uint64_t)1 << nr_words) - 1) << (first % 64);
+    summary = load(block, pool->layout.summary, first / 64);
+    store(block, pool->layout.summary, first / 64, set ? summary | mask : summary & ~mask);
+    return true;
+}
+
 /* Isolation of the pageblock changed. */
 void mpl_frames_note(struct memplug *pool, struct mpl_block *block, uint64_t pageblock)
 {
@@ -45,13 +58,9 @@ void mpl_frames_note(struct memplug *pool, struct mpl_block *block, uint64_t pag
     bool none = isolated || nr_free == 0;
 
     note_whole(pool, block, pageblock, isolated);
-    if (nr_words < 64 && (none || nr_free == mpl_pageblock_pages(&pool->geometry))) {
-        uint64_t mask = (((uint64_t)1 << nr_words) - 1) << (first % 64);
-        uint64_t summary = load(block, pool->layout.summary, first / 64);
-
-        store(block, pool->layout.summary, first / 64, none ? summary & ~mask : summary | mask);
+    if ((none || nr_free == mpl_pageblock_pages(&pool->geometry)) &&
+        set_summaries(pool, block, first, !none))
         return;
-    }
     for (uint64_t word = first; word < first + nr_words; word++)
         set_summary(block, pool->layout.summary, word,
                     !none && free_in(pool, block, word) != 0);
@@ -73,10 +82,12 @@ static void count(struct memplug *pool, struct mpl_block *block, uint64_t first,
     if (isolated)
         return; /* not in the summaries */
     block->nr_free = more ? block->nr_free + nr : block->nr_free - nr;
+    note_whole(pool, block, pageblock, false);
+    if (nr == mpl_pageblock_pages(&pool->geometry) && set_summaries(pool, block, first, more))
+        return;
     for (uint64_t word = first; word < end; word++)
         set_summary(block, pool->layout.summary, word,
                     more || free_in(pool, block, word) != 0);
-    note_whole(pool, block, pageblock, false);
 }
 
 static uint64_t end_of_pageblock(const struct memplug *pool, uint64_t word)
