@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <liburing.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
@@ -244,6 +245,57 @@ static void *read_direct(void *argument)
     return argument;
 }
 
+/* One round: four reads at once, into a buffer that is registered for this round or not. */
+static void read_round(struct io_uring *ring, uint64_t *buffer, size_t size, unsigned *seed)
+{
+    struct iovec all = {.iov_base = buffer, .iov_len = size};
+    const size_t part = size / 4;
+    bool fixed = rand_r(seed) % 4 == 0 && io_uring_register_buffers(ring, &all, 1) == 0;
+    uint64_t first[4];
+
+    memset(buffer, 0xdd, size);
+    for (unsigned i = 0; i < 4; i++) {
+        struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
+        char *to = (char *)buffer + i * part;
+
+        first[i] = (uint64_t)(rand_r(seed) % (int)((FILE_BYTES - part) / PAGE)) * WORDS_PER_PAGE;
+        if (fixed)
+            io_uring_prep_read_fixed(sqe, direct_fd, to, (unsigned)part, first[i] * 8, 0);
+        else
+            io_uring_prep_read(sqe, direct_fd, to, (unsigned)part, first[i] * 8);
+    }
+    CHECK(io_uring_submit(ring) == 4);
+    for (unsigned i = 0; i < 4; i++) {
+        struct io_uring_cqe *cqe;
+
+        CHECK(io_uring_wait_cqe(ring, &cqe) == 0 && cqe->res == (int)part);
+        io_uring_cqe_seen(ring, cqe);
+    }
+    CHECK(!fixed || io_uring_unregister_buffers(ring) == 0);
+    for (unsigned i = 0; i < 4; i++)
+        for (uint64_t j = 0; j < part / 8; j++)
+            CHECK(buffer[i * part / 8 + j] == (first[i] + j) * 0x9e3779b97f4a7c15u);
+}
+
+static void *read_by_ring(void *argument)
+{
+    unsigned seed = 11;
+    uint64_t *buffer = NULL;
+    const size_t size = (size_t)4 << 20;
+    struct io_uring ring;
+
+    if (io_uring_queue_init(8, &ring, 0) != 0) /* forbidden here: then as the other thread does */
+        return read_direct(argument);
+    CHECK(posix_memalign((void **)&buffer, PAGE, size) == 0);
+    while (!atomic_load(&stop)) {
+        read_round(&ring, buffer, size, &seed);
+        atomic_fetch_add(&nr_reads, 1);
+    }
+    free(buffer);
+    io_uring_queue_exit(&ring);
+    return argument;
+}
+
 static int test_direct(void)
 {
     pthread_t threads[2];
@@ -254,8 +306,8 @@ static int test_direct(void)
         fputs("no O_DIRECT here\n", stderr);
         return 77;
     }
-    for (unsigned i = 0; i < 2; i++)
-        CHECK(pthread_create(&threads[i], NULL, read_direct, NULL) == 0);
+    CHECK(pthread_create(&threads[0], NULL, read_direct, NULL) == 0);
+    CHECK(pthread_create(&threads[1], NULL, read_by_ring, NULL) == 0);
     while (atomic_load(&nr_reads) < 100 || !moved_enough()) {
         pid_t pid = fork();
         int status;
