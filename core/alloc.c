@@ -428,18 +428,29 @@ static int unpin(struct mpl_page *page, uint64_t cookie)
     return mpl_page_unpin(page);
 }
 
-/* Inside a slot. Null if no page of a mover or driver starts there. */
-static struct mpl_page *described_at(struct memplug *pool, memplug_pfn_t pfn, int *error)
+/* Does an allocation start there? One that is pinned seems held while somebody's free of it is
+ * being refused. */
+static bool is_head(enum mpl_frame frame, bool pinned)
+{
+    return frame == MPL_FRAME_HEAD || (pinned && frame == MPL_FRAME_HELD);
+}
+
+/* Inside a slot. Null if no page of a mover or driver starts there, or somebody has just freed it.
+ * Whoever frees it from here on sees the mark, and looks at the page. */
+static struct mpl_page *described_at(struct memplug *pool, memplug_pfn_t pfn, bool pinned,
+                                     int *error)
 {
     uint64_t index;
     struct mpl_block *block = mpl_frames_block(pool, pfn, &index);
 
     *error = block == NULL ? -MPL_ENODEV : -MPL_EINVAL;
     if (block == NULL || mpl_is_memmap(pool, block, index) ||
-        mpl_frame_get(pool, block, index) != MPL_FRAME_HEAD ||
+        !is_head(mpl_frame_get(pool, block, index), pinned) ||
         !mpl_frame_described(pool, block, index))
         return NULL;
     mpl_frames_mark(block);
+    if (!pinned && !mpl_frame_is_used(pool, block, index))
+        return NULL;
     return mpl_page_at(pool, pfn);
 }
 
@@ -448,15 +459,10 @@ static int with_page(struct memplug *pool, memplug_pfn_t pfn,
 {
     struct mpl_slot *slot = mpl_percpu_lock(pool);
     int error;
-    struct mpl_page *page = described_at(pool, pfn, &error);
+    struct mpl_page *page = described_at(pool, pfn, act == unpin, &error);
 
     if (page != NULL && (__atomic_load_n(&page->huge, __ATOMIC_RELAXED) == 0 || page->mover != 0))
         error = act(page, cookie); /* a huge page has a struct page without a mover too */
-    /* Whoever frees it just now has either seen the mark, or is seen here. */
-    if (error == 0 && act == pin && !mpl_frame_is_still_used(pool, pfn)) {
-        unpin(page, 0); /* if that fails, somebody else has dropped one pin too many */
-        error = -MPL_EINVAL;
-    }
     mpl_percpu_unlock(slot);
     return error;
 }

@@ -143,10 +143,8 @@ bool mpl_frame_described(const struct memplug *pool, const struct mpl_block *blo
     return is_described(pool, block, index);
 }
 
-bool mpl_frame_is_still_used(const struct memplug *pool, memplug_pfn_t pfn)
+bool mpl_frame_is_used(const struct memplug *pool, const struct mpl_block *block, uint64_t index)
 {
-    uint64_t index;
-    const struct mpl_block *block = find_block(pool, pfn, &index);
     const uint64_t *free = words_at(block, pool->layout.free);
 
     return (__atomic_load_n(free + index / MPL_WORD_PAGES, __ATOMIC_SEQ_CST) & bit_of(index)) == 0;

@@ -224,7 +224,7 @@ static void keep_freed(struct memplug *pool, struct mpl_slot *slot, struct mpl_h
     *freed = one;
 }
 
-#define SPINS_TO_GIVE_UP 2000u /* some 50 ms: whoever steps back does so at once */
+#define SPINS_TO_GIVE_UP 2000u /* 100 ms and more: whoever steps back does so at once */
 
 /* The page is NONE by this caller's doing, so the frame is his: what keeps him can only be another
  * free of it at the same time, which steps back when it sees the page. False: it does not look,

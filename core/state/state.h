@@ -138,9 +138,8 @@ void mpl_frame_set_described(struct memplug *pool, struct mpl_block *block, uint
 void mpl_frame_describe(struct memplug *pool, struct mpl_block *block, uint64_t index,
                         enum mpl_page_state as, const struct memplug_alloc *request);
 
-/* Asked behind a mark, by one who has pinned the frame since: no if somebody has freed it, who may
- * not have seen the mark. */
-bool mpl_frame_is_still_used(const struct memplug *pool, memplug_pfn_t pfn);
+/* Asked behind a mark: no if somebody has freed it, who may not have seen the mark. */
+bool mpl_frame_is_used(const struct memplug *pool, const struct mpl_block *block, uint64_t index);
 
 /* The head of the frame's allocation, if that is used and its head lies in this block. */
 bool mpl_frames_head_of(const struct memplug *pool, const struct mpl_block *block,

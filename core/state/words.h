@@ -137,7 +137,7 @@ static inline bool mpl_frame_give_held(struct memplug *pool, struct mpl_block *b
 
     if ((load(block, pool->layout.head, word) & ~free & bit) == 0)
         return false;
-    /* Before the mark is looked at: see mpl_frame_is_still_used(). */
+    /* Before the mark is looked at: see mpl_frame_is_used(). */
     free = __atomic_fetch_or(words_at(block, pool->layout.free) + word, bit, __ATOMIC_SEQ_CST);
     return (free & bit) == 0;
 }

@@ -175,12 +175,16 @@ static unsigned op_cpu(void *context)
 }
 
 /* Interrupts the CPUs on which other threads of this process run, and no others. Once registered it
- * cannot fail but for lack of memory; without the barrier nothing would be safe, so it insists. */
+ * cannot fail but for lack of memory, which passes; or if it was forbidden since, and without the
+ * barrier nothing would be safe. */
 static void op_fence(void *context)
 {
     struct memplug_linux *host = context;
 
     for (unsigned nr_spins = 0; !mpl_sys_membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED);) {
+        if (errno != ENOMEM) {
+            __builtin_trap();
+        }
         op_relax(host, nr_spins++);
     }
 }

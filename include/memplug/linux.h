@@ -35,7 +35,8 @@ int memplug_linux_open(const struct memplug_linux_config *config, struct memplug
                        struct memplug_reason *reason);
 void memplug_linux_close(struct memplug_linux *host);
 
-/* For memplug_config.host. */
+/* For memplug_config.host. If membarrier(2) was there at open it must stay allowed: a filter of
+ * system calls that forbids it later ends the process at the next offline. */
 const struct memplug_host *memplug_linux_host(const struct memplug_linux *host);
 
 /* Memory for the pool's metadata, as memplug_open() wants it: mapped, untouched, given back by

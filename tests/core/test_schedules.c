@@ -130,6 +130,65 @@ static void end_free_and_pin(void)
     close_pool();
 }
 
+/* --- a free, and a new owner who pins --------------------------------------------------------- */
+
+static void free_and_alloc_pinned_0(void)
+{
+    struct memplug_alloc request = {
+        .nr_pages = 1, .node = MEMPLUG_ANY_NODE, .mover = mover, .pinned = true};
+
+    results[0] = memplug_slot_free(slots[0], frame, 1);
+    if (results[0] == 0)
+        results[2] = memplug_slot_alloc(slots[0], &request, &found[0]);
+}
+
+static void set_cookie_1(void)
+{
+    results[1] = memplug_set_cookie(&mini->pool, frame, 7);
+}
+
+/* Each pin that was granted is there, and no other. */
+static void end_new_owner(unsigned nr_pins)
+{
+    bool same = results[0] == 0 && found[0].nr == frame.nr;
+
+    assert_true(results[0] == 0 || results[0] == -MPL_EBUSY);
+    assert_true(results[0] != 0 || results[2] == 0);
+    for (nr_pins += same; nr_pins > 0; nr_pins--)
+        assert_int_equal(memplug_unpin(&mini->pool, frame), 0);
+    assert_int_not_equal(memplug_unpin(&mini->pool, frame), 0);
+    if (results[0] == 0 && !same)
+        assert_int_equal(memplug_unpin(&mini->pool, found[0]), 0);
+    assert_int_equal(memplug_free(&mini->pool, results[0] == 0 ? found[0] : frame, 1), 0);
+    close_pool();
+}
+
+static void end_new_owner_and_pin(void)
+{
+    end_new_owner(results[1] == 0);
+}
+
+static void end_new_owner_and_cookie(void)
+{
+    end_new_owner(0);
+}
+
+static void pin_and_unpin_1(void)
+{
+    results[1] = memplug_pin(&mini->pool, frame);
+    if (results[1] == 0)
+        results[2] = memplug_unpin(&mini->pool, frame);
+}
+
+/* What was pinned can be unpinned, whoever tries to free it meanwhile. */
+static void end_free_and_unpin(void)
+{
+    assert_true(results[1] != 0 || results[2] == 0);
+    if (results[0] != 0)
+        assert_int_equal(memplug_free(&mini->pool, frame, 1), 0);
+    close_pool();
+}
+
 /* --- a drain ---------------------------------------------------------------------------------- */
 
 /* Offline's steps: when every slot was passed, nobody holds anything of the block. */
@@ -222,6 +281,11 @@ static const struct schedules_case cases[] = {
     {"two frees, marked", 2, 5, begin_marked, {free_0, free_1}, end_two_frees},
     {"free and pin", 2, 4, begin_owned, {free_0, pin_1}, end_free_and_pin},
     {"free and pin, marked", 2, 4, begin_marked, {free_0, pin_1}, end_free_and_pin},
+    {"free, alloc pinned, and pin", 2, 4, begin_owned, {free_and_alloc_pinned_0, pin_1},
+     end_new_owner_and_pin},
+    {"free, alloc pinned, and cookie", 2, 4, begin_owned, {free_and_alloc_pinned_0, set_cookie_1},
+     end_new_owner_and_cookie},
+    {"free, pin and unpin", 2, 4, begin_owned, {free_0, pin_and_unpin_1}, end_free_and_unpin},
     {"alloc and drain", 2, 3, begin_held, {alloc_0, drain}, end_drain},
     {"free and drain", 2, 3, begin_held, {free_0, drain}, end_free_and_drain},
     {"neighbours", 2, 3, begin_neighbours, {free_0, recycle_1}, end_neighbours},
