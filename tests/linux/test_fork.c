@@ -39,7 +39,7 @@ static void close_job(struct job *job)
 static int fork_job(struct job *job, int (*child)(struct job *job))
 {
     struct memplug_space *space = job->machine.space;
-    int status;
+    int status = 0;
     pid_t pid;
 
     if (memplug_space_fork_before(space, job->alone, &job->machine.reason) != 0)
@@ -142,31 +142,65 @@ static void shapes_are_kept(void **state)
 static struct job *counted;
 static atomic_bool stop;
 
-static _Atomic uint64_t *counter(unsigned i)
+static _Atomic uint64_t nr_written;
+
+#define NR_WORDS ((uint64_t)1 << 20)
+
+/* The word that number n is written to: neighbours in number are a MiB apart. */
+static _Atomic uint64_t *word_of(struct job *job, uint64_t n)
 {
-    return (_Atomic uint64_t *)(void *)(counted->memory + i * MIB);
+    uint64_t at = n % NR_WORDS;
+
+    return (_Atomic uint64_t *)(void *)(job->memory + at % 8 * MIB + at / 8 * 8);
 }
 
-/* One after the other: at any moment they fall, by one at most, from the first to the last. */
+/* Number after number, round and round. A write that is lost is missed for a whole round. */
 static void *count(void *argument)
 {
-    for (uint64_t n = 1; !atomic_load(&stop); n++)
-        for (unsigned i = 0; i < 9; i++)
-            atomic_store_explicit(counter(i), n, memory_order_release);
+    for (uint64_t n = 1; !atomic_load(&stop); n++) {
+        atomic_store_explicit(word_of(counted, n), n, memory_order_release);
+        atomic_store_explicit(&nr_written, n, memory_order_relaxed);
+    }
     return argument;
 }
 
+/* All numbers up to the last one are there, but for those that have been written over. */
 static int child_sees_a_moment(struct job *job)
 {
-    uint64_t seen[9];
+    uint64_t last = 0;
 
-    (void)job;
-    for (unsigned i = 0; i < 9; i++)
-        seen[i] = atomic_load(counter(i));
-    for (unsigned i = 1; i < 9; i++)
-        if (seen[i] > seen[i - 1])
+    for (uint64_t at = 0; at < NR_WORDS; at++) {
+        uint64_t n = atomic_load_explicit(word_of(job, at), memory_order_relaxed);
+
+        last = n > last ? n : last;
+    }
+    for (uint64_t at = 0; at < NR_WORDS; at++)
+        if (atomic_load_explicit(word_of(job, at), memory_order_relaxed) !=
+            (last < at ? 0 : last - (last - at) % NR_WORDS))
             return 1;
-    return seen[0] - seen[8] <= 1 ? 0 : 2;
+    return 0;
+}
+
+/* The writer has the last CPU and the caller the others, so that the one writes while the other
+ * copies. Returns what the caller had. */
+static cpu_set_t part_from(pthread_t writer)
+{
+    cpu_set_t all, last;
+    int cpu = CPU_SETSIZE - 1;
+
+    assert_int_equal(sched_getaffinity(0, sizeof(all), &all), 0);
+    while (!CPU_ISSET(cpu, &all))
+        cpu--;
+    CPU_ZERO(&last);
+    CPU_SET(cpu, &last);
+    if (CPU_COUNT(&all) > 1) {
+        cpu_set_t others = all;
+
+        CPU_CLR(cpu, &others);
+        assert_int_equal(sched_setaffinity(0, sizeof(others), &others), 0);
+        assert_int_equal(pthread_setaffinity_np(writer, sizeof(last), &last), 0);
+    }
+    return all;
 }
 
 /* Returns how many children saw memory of more than one moment. */
@@ -175,22 +209,27 @@ static unsigned fork_beside_a_writer(bool alone)
     struct job *job = open_job(NULL);
     unsigned nr_torn = 0;
     pthread_t thread;
+    cpu_set_t all;
 
     counted = job;
     job->alone = alone;
     atomic_store(&stop, false);
-    for (unsigned i = 0; i < 9; i++)
-        atomic_store(counter(i), 0);
+    atomic_store(&nr_written, 0);
+    memset(job->memory, 0, 8 * MIB);
     assert_int_equal(pthread_create(&thread, NULL, count, NULL), 0);
+    all = part_from(thread);
+    while (atomic_load(&nr_written) == 0)
+        sched_yield();
     for (unsigned i = 0; i < 25; i++) {
-        uint64_t before = atomic_load(counter(8));
+        uint64_t before = atomic_load(&nr_written);
 
         nr_torn += fork_job(job, child_sees_a_moment) != 0;
-        while (!alone && atomic_load(counter(8)) == before)
+        while (!alone && atomic_load(&nr_written) == before)
             sched_yield(); /* the writer has been woken */
     }
     atomic_store(&stop, true);
     pthread_join(thread, NULL);
+    assert_int_equal(sched_setaffinity(0, sizeof(all), &all), 0);
     close_job(job);
     return nr_torn;
 }
