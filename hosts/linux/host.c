@@ -179,10 +179,12 @@ static unsigned op_cpu(void *context)
  * barrier nothing would be safe. */
 static void op_fence(void *context)
 {
+    static const char why[] = "memplug: membarrier(2) was forbidden after the pool was opened\n";
     struct memplug_linux *host = context;
 
     for (unsigned nr_spins = 0; !mpl_sys_membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED);) {
         if (errno != ENOMEM) {
+            syscall(SYS_write, STDERR_FILENO, why, sizeof(why) - 1);
             __builtin_trap();
         }
         op_relax(host, nr_spins++);

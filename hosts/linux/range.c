@@ -249,15 +249,22 @@ static int open_file(const struct memplug_linux *host, const struct memplug_rang
     return 0;
 }
 
-static int open_backing(struct memplug_linux *host, const struct memplug_range_spec *spec,
-                        struct memplug_add *add, struct memplug_reason *reason)
+int memplug_range_open(struct memplug_linux *host, const struct memplug_range_spec *spec,
+                       struct memplug_add *add, struct memplug_reason *reason)
 {
     struct memplug_backing_spec wanted = {
         .kind = spec->kind, .size_bytes = spec->size_bytes, .fd = -1};
     int error = 0;
 
-    add->size_bytes = spec->size_bytes;
-    add->offset_bytes = spec->offset_bytes;
+    *add = (struct memplug_add){
+        .address = MEMPLUG_ANY_ADDRESS,
+        .size_bytes = spec->size_bytes,
+        .offset_bytes = spec->offset_bytes,
+        .node = spec->node,
+        .memmap = spec->memmap,
+    };
+    if (spec->size_bytes % host->block_bytes != 0)
+        return say(reason, -EINVAL, "the size is not whole blocks");
     if (is_file(spec))
         error = open_file(host, spec, &wanted, &add->size_bytes, reason);
     if (error == 0)
@@ -289,11 +296,8 @@ int memplug_range_plug(struct memplug_linux *host, struct memplug *pool,
                        const struct memplug_range_spec *spec, struct memplug_add *add,
                        const struct memplug_limit *limit, struct memplug_reason *reason)
 {
-    int error;
+    int error = memplug_range_open(host, spec, add, reason);
 
-    *add = (struct memplug_add){
-        .address = MEMPLUG_ANY_ADDRESS, .node = spec->node, .memmap = spec->memmap};
-    error = open_backing(host, spec, add, reason);
     if (error != 0)
         return error;
     error = memplug_add(pool, add, limit, reason);

@@ -39,10 +39,17 @@ int memplug_range_parse(const char *text, size_t length, struct memplug_range_sp
                         struct memplug_reason *reason);
 
 /*
- * Open what the words name, add it and put it online: all or nothing. A size that is no whole
- * number of blocks is -EINVAL but for a whole file's, of which the rest is not used. add is
- * written: where it is. Errors of open(2), memplug_linux_backing_open(), memplug_add() and
- * memplug_online().
+ * Open what the words name, and no more: a file keeps its content. A size that is no whole number
+ * of blocks is -EINVAL but for a whole file's, of which the rest is not used (-ENXIO: it has not
+ * one). add is written, for memplug_add(); its backing is the caller's to close. Errors of open(2)
+ * and memplug_linux_backing_open().
+ */
+int memplug_range_open(struct memplug_linux *host, const struct memplug_range_spec *spec,
+                       struct memplug_add *add, struct memplug_reason *reason);
+
+/*
+ * Open it, add it and put it online: all or nothing. add is written: where it is. Errors of
+ * memplug_range_open(), memplug_add() and memplug_online().
  */
 int memplug_range_plug(struct memplug_linux *host, struct memplug *pool,
                        const struct memplug_range_spec *spec, struct memplug_add *add,

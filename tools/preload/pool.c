@@ -4,12 +4,7 @@
 #define _GNU_SOURCE
 #include "preload.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <string.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #define BLOCK_BYTES (128ull << 20)
 #define WINDOW_BYTES (512ull << 30) /* 4,096 blocks */
@@ -53,41 +48,20 @@ static bool plug_all(const struct mpl_pre_config *config)
     return true;
 }
 
-/* Opened and closed again: a file keeps its content. */
-static bool look_at(const struct memplug_range_spec *spec)
-{
-    struct memplug_backing_spec wanted = {
-        .kind = spec->kind, .size_bytes = spec->size_bytes, .fd = -1};
-    struct memplug_reason reason = MPL_NO_REASON;
-    void *backing;
-    int result;
-
-    if (spec->kind == MEMPLUG_BACKING_FILE || spec->kind == MEMPLUG_BACKING_DAX) {
-        wanted.fd = (int)syscall(SYS_openat, AT_FDCWD, spec->path, O_RDWR | O_CLOEXEC, 0);
-        wanted.size_bytes = spec->offset_bytes +
-                            (spec->size_bytes ? spec->size_bytes : mpl_preload.block_bytes);
-        reason.error = -errno;
-        reason.why = "it cannot be opened for reading and writing";
-        if (wanted.fd < 0)
-            return say_no(spec, &reason);
-    }
-    result = memplug_linux_backing_open(mpl_preload.host, &wanted, &backing, &reason);
-    if (wanted.fd >= 0)
-        syscall(SYS_close, wanted.fd);
-    if (result != 0)
-        return say_no(spec, &reason);
-    memplug_linux_backing_close(mpl_preload.host, backing);
-    return true;
-}
-
+/* Opened and closed again: nothing is taken yet. */
 static bool look_at_all(const struct mpl_pre_config *config)
 {
     struct mpl_text rest = config->text;
     struct memplug_range_spec spec;
+    struct memplug_add add;
 
-    while (next_range(&rest, &spec))
-        if (!look_at(&spec))
-            return false;
+    while (next_range(&rest, &spec)) {
+        struct memplug_reason reason = MPL_NO_REASON;
+
+        if (memplug_range_open(mpl_preload.host, &spec, &add, &reason) != 0)
+            return say_no(&spec, &reason);
+        memplug_linux_backing_close(mpl_preload.host, add.backing);
+    }
     return true;
 }
 
