@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "boot_world.h"
 
+#include "buffer.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -75,31 +77,12 @@ int boot_world_boot(struct boot_world *world, const struct memplug_boot_memory *
     return memplug_boot(world->pool, &boot, limit, &world->reason);
 }
 
-struct buffer {
-    char *text;
-    size_t length, size;
-};
-
-static void append(void *context, const char *text, size_t length)
-{
-    struct buffer *buffer = context;
-
-    if (buffer->length + length + 1 > buffer->size) {
-        buffer->size = 2 * (buffer->length + length + 1);
-        buffer->text = realloc(buffer->text, buffer->size);
-        assert_non_null(buffer->text);
-    }
-    memcpy(buffer->text + buffer->length, text, length);
-    buffer->length += length;
-    buffer->text[buffer->length] = '\0';
-}
-
 char *boot_world_text(struct boot_world *world)
 {
     struct buffer buffer = {0};
 
-    assert_int_equal(memplug_dump(world->pool, append, &buffer), 0);
-    fake_dump(world->machine, append, &buffer);
+    assert_int_equal(memplug_dump(world->pool, buffer_append, &buffer), 0);
+    fake_dump(world->machine, buffer_append, &buffer);
     return buffer.text;
 }
 

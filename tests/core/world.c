@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 #include "world.h"
 
+#include "buffer.h"
+
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -186,25 +188,6 @@ void world_fill(struct world *world, uint64_t first, uint64_t nr_blocks, unsigne
 
 /* --- text ------------------------------------------------------------------------------------- */
 
-struct buffer {
-    char *text;
-    size_t length, size;
-};
-
-static void append(void *context, const char *text, size_t length)
-{
-    struct buffer *buffer = context;
-
-    if (buffer->length + length + 1 > buffer->size) {
-        buffer->size = 2 * (buffer->length + length + 1);
-        buffer->text = realloc(buffer->text, buffer->size);
-        assert_non_null(buffer->text);
-    }
-    memcpy(buffer->text + buffer->length, text, length);
-    buffer->length += length;
-    buffer->text[buffer->length] = '\0';
-}
-
 /* Blank out what follows word, up to the next blank (or to the end of the line). */
 static void cut(char *line, const char *word, bool to_end)
 {
@@ -249,8 +232,8 @@ static void append_without_frames(struct buffer *to, char *text, bool lends)
         for (char *from = copy; *from != '\0'; from++)
             if (*from != '*' || from == copy || from[-1] != '*')
                 *star++ = *from;
-        append(to, copy, (size_t)(star - copy));
-        append(to, "\n", 1);
+        buffer_append(to, copy, (size_t)(star - copy));
+        buffer_append(to, "\n", 1);
     }
 }
 
@@ -258,19 +241,19 @@ char *world_text(struct world *world, bool moved)
 {
     struct buffer pool = {0}, host = {0}, all = {0};
 
-    assert_int_equal(memplug_dump(world->pool, append, &pool), 0);
-    fake_dump(world->machine, append, &host);
+    assert_int_equal(memplug_dump(world->pool, buffer_append, &pool), 0);
+    fake_dump(world->machine, buffer_append, &host);
     if (moved)
         append_without_frames(&all, pool.text, world->lends);
     else
-        append(&all, pool.text, pool.length);
+        buffer_append(&all, pool.text, pool.length);
     if (moved && world->lends)
         append_without_frames(&all, host.text, true);
     else
-        append(&all, host.text, host.length);
+        buffer_append(&all, host.text, host.length);
     free(pool.text);
     free(host.text);
-    owner_dump(world->owner, !moved, append, &all);
+    owner_dump(world->owner, !moved, buffer_append, &all);
     return all.text;
 }
 
