@@ -114,8 +114,10 @@ static inline bool is_surely_single(const struct memplug *pool, const struct mpl
     uint64_t head = load(block, pool->layout.head, index / MPL_WORD_PAGES);
     uint64_t two = 2 * bit_of(index); /* 0 at the end of a word */
 
-    return index >= block->nr_memmap_pages && block->poisoned == NULL &&
-           (head & ~free & bit_of(index)) != 0 && ((free | head) & two) != 0;
+    /* The bad frames' bitmap last: it is there before one of them looks used. */
+    return index >= block->nr_memmap_pages && (head & ~free & bit_of(index)) != 0 &&
+           ((free | head) & two) != 0 &&
+           __atomic_load_n(&block->poisoned, __ATOMIC_ACQUIRE) == NULL;
 }
 
 /* Used by the slots without the zone's lock, on frames that they hold, or that are the caller's:
