@@ -23,11 +23,6 @@
 static struct world world;
 static struct memplug_reason reason;
 
-static void must(int error)
-{
-    assert_int_equal(error, 0);
-}
-
 static void set_auto_online(enum memplug_auto_online auto_online)
 {
     struct memplug_policy policy = {.auto_online = auto_online};

@@ -28,11 +28,6 @@ static struct memplug_reason reason;
 #define REFUSED(error, word, call) \
     WORLD_REFUSES(&world, &reason, error, word, call, true)
 
-static void must(int error)
-{
-    assert_int_equal(error, 0);
-}
-
 static memplug_pfn_t frame(uint64_t block, uint64_t index)
 {
     return (memplug_pfn_t){block * BLOCK_PAGES + index};

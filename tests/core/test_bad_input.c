@@ -27,11 +27,6 @@ static struct memplug_reason reason;
 #define REFUSED(error, word, call) \
     WORLD_REFUSES(&world, &reason, error, word, call, false)
 
-static void must(int error)
-{
-    assert_int_equal(error, 0);
-}
-
 static void open_small(void)
 {
     world_open(&world, &(struct world_config){.shape = FAKE_SMALL, .nr_nodes = 2, .seed = 7});

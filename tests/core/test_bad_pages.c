@@ -37,11 +37,6 @@ static struct memplug_reason reason;
         world_same(&world, before_, false);                                                        \
     } while (0)
 
-static void must(int error)
-{
-    assert_int_equal(error, 0);
-}
-
 static memplug_pfn_t frame(uint64_t block, uint64_t index)
 {
     return (memplug_pfn_t){block * BLOCK_PAGES + index};

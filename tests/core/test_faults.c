@@ -69,11 +69,6 @@ static uint32_t kinds_to_reach(const struct setup *setup, enum operation operati
     }
 }
 
-static void must(int error)
-{
-    assert_int_equal(error, 0);
-}
-
 static void prepare(struct world *world, const struct setup *setup, enum operation operation)
 {
     enum memplug_online_type type =

@@ -29,11 +29,6 @@ struct setup {
     uint64_t provided_mib; /* so much */
 };
 
-static void must(int error)
-{
-    assert_int_equal(error, 0);
-}
-
 static int plug(struct world *world, struct fake_backing *backing, uint64_t first,
                 uint64_t nr_blocks, enum memplug_memmap memmap, const struct memplug_limit *limit,
                 struct memplug_reason *reason)

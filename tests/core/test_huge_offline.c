@@ -22,11 +22,6 @@
 #define PMD MEMPLUG_HUGE_PMD
 #define PUD MEMPLUG_HUGE_PUD
 
-static void must(int error)
-{
-    assert_int_equal(error, 0);
-}
-
 static struct memplug_huge_info info_of(struct world *world, enum memplug_huge size)
 {
     struct memplug_huge_info info;

@@ -36,11 +36,6 @@ static struct run {
     bool threads, is_open;
 } run;
 
-static void must(int error)
-{
-    assert_int_equal(error, 0);
-}
-
 static void expect(bool holds, const char *what, int error)
 {
     if (!holds && atomic_fetch_add(&run.nr_errors, 1) < 10)

@@ -28,11 +28,6 @@ enum go { SOFT, HARD, KEEP, NR_GOES };
 static struct world world;
 static struct memplug_reason reason;
 
-static void must(int error)
-{
-    assert_int_equal(error, 0);
-}
-
 static void open_world(const struct world_config *config, enum memplug_online_type type)
 {
     world_open(&world, config);

@@ -42,11 +42,6 @@ static const struct world_config medium = {
 static struct world world;
 static struct memplug_reason reason;
 
-static void must(int error)
-{
-    assert_int_equal(error, 0);
-}
-
 static void open_world(const struct world_config *config, enum memplug_memmap memmap,
                        unsigned nr_online)
 {

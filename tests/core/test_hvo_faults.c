@@ -37,11 +37,6 @@
 static struct world world;
 static struct memplug_reason reason;
 
-static void must(int error)
-{
-    assert_int_equal(error, 0);
-}
-
 enum operation { SHRINK, GROW, OFFLINE, OFFLINE_TAIL, SOFT, HARD, NR_OPERATIONS };
 enum way { ONCE, FOREVER, CANCEL, DEADLINE, NR_WAYS };
 

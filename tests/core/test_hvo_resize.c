@@ -22,11 +22,6 @@
 static struct world world;
 static struct memplug_reason reason;
 
-static void must(int error)
-{
-    assert_int_equal(error, 0);
-}
-
 static int resize(uint64_t nr, int node)
 {
     return memplug_huge_resize(world.pool, PMD, nr, node, NULL, &reason);

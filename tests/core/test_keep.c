@@ -13,61 +13,7 @@
 #include <cmocka.h>
 
 #include "../../core/state/state.h"
-#include "world.h"
-
-#define NR WORLD_RANGE_BLOCKS
-#define A 4u  /* what is kept */
-#define B 12u /* where pages go */
-
-static struct world world;
-static struct memplug_reason reason;
-
-static void must(int error)
-{
-    assert_int_equal(error, 0);
-}
-
-static uint64_t block_pages(void)
-{
-    return world.block_bytes >> world.geometry.page_shift;
-}
-
-static uint64_t pageblock_pages(void)
-{
-    return UINT64_C(1) << world.geometry.pageblock_order;
-}
-
-static memplug_pfn_t frame(uint64_t block, uint64_t index)
-{
-    return (memplug_pfn_t){block * block_pages() + index};
-}
-
-static struct memplug_block_info info_of(uint64_t id)
-{
-    struct memplug_block_info info;
-
-    must(memplug_block_info(world.pool, id, &info));
-    return info;
-}
-
-static uint64_t managed_pages(void)
-{
-    struct memplug_stat stat;
-
-    memplug_stat(world.pool, &stat);
-    return stat.nr_managed_pages;
-}
-
-static void open_world(enum fake_shape shape, enum memplug_memmap memmap,
-                       enum memplug_online_type type)
-{
-    world_open(&world, &(struct world_config){.shape = shape, .seed = 19,
-                                              .content = FAKE_CONTENT_KEEP});
-    must(world_add(&world, world.backing_b, B, memmap, NULL, NULL));
-    must(memplug_online(world.pool, B, NR, MEMPLUG_ONLINE_MOVABLE, NULL, NULL));
-    must(world_add(&world, world.backing_a, A, memmap, NULL, NULL));
-    must(memplug_online(world.pool, A, NR, type, NULL, NULL));
-}
+#include "two_ranges.h"
 
 static int keep(uint64_t id, uint64_t index, uint64_t nr_pages)
 {
@@ -107,12 +53,12 @@ static void there_and_back(uint64_t id, uint64_t index, uint64_t nr_pages)
 {
     struct memplug_alloc one = {.nr_pages = 1, .mover = (uint8_t)world.mover};
     char *before = world_text(&world, true);
-    uint64_t nr_managed = managed_pages(), nr_of_block = info_of(id).nr_managed_pages;
+    uint64_t nr_managed = stat_of().nr_managed_pages, nr_of_block = info_of(id).nr_managed_pages;
 
     must(keep(id, index, nr_pages));
     is_kept(id, index, nr_pages);
     world_check(&world);
-    assert_int_equal(managed_pages(), nr_managed - nr_pages);
+    assert_int_equal(stat_of().nr_managed_pages, nr_managed - nr_pages);
     assert_int_equal(info_of(id).nr_managed_pages, nr_of_block - nr_pages);
     assert_int_equal(info_of(id).nr_isolated_pageblocks, 0);
     assert_int_equal(memplug_alloc_exact(world.pool, frame(id, index), &one), -EBUSY);

@@ -14,50 +14,9 @@
 
 #include <memplug/poison.h>
 
-#include "world.h"
-
-#define NR WORLD_RANGE_BLOCKS
-#define A 4u  /* what goes bad */
-#define B 12u /* where pages go */
-
-static struct world world;
-static struct memplug_reason reason;
+#include "two_ranges.h"
 
 #define REFUSED(error, word, call) WORLD_REFUSES(&world, &reason, error, word, call, false)
-
-static void must(int error)
-{
-    assert_int_equal(error, 0);
-}
-
-static uint64_t block_pages(void)
-{
-    return world.block_bytes >> world.geometry.page_shift;
-}
-
-static memplug_pfn_t frame(uint64_t block, uint64_t index)
-{
-    return (memplug_pfn_t){block * block_pages() + index};
-}
-
-static struct memplug_stat stat_of(void)
-{
-    struct memplug_stat stat;
-
-    memplug_stat(world.pool, &stat);
-    return stat;
-}
-
-static void open_world(enum fake_shape shape, enum memplug_memmap memmap,
-                       enum memplug_online_type type)
-{
-    world_open(&world, &(struct world_config){.shape = shape, .seed = 29,
-                                              .content = FAKE_CONTENT_KEEP});
-    must(world_add(&world, world.backing_b, B, memmap, NULL, NULL));
-    must(memplug_online(world.pool, B, NR, MEMPLUG_ONLINE_MOVABLE, NULL, NULL));
-    must(world_add(&world, world.backing_a, A, memmap, NULL, NULL));
-    must(memplug_online(world.pool, A, NR, type, NULL, NULL));
-}
 
 static int hard(uint64_t id, uint64_t index)
 {

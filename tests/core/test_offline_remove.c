@@ -21,11 +21,6 @@
 static struct world world;
 static struct memplug_reason reason;
 
-static void must(int error)
-{
-    assert_int_equal(error, 0);
-}
-
 static int pull(uint64_t first, uint64_t nr_blocks)
 {
     return memplug_offline_and_remove(world.pool, first * world.block_bytes,

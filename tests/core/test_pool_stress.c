@@ -33,11 +33,6 @@ static atomic_uint stop, nr_errors;
 static atomic_uint raw_is_over; /* whoever has pages that cannot move gives them back */
 static atomic_uint nr_done[8]; /* what the operator's calls came to */
 
-static void must(int error)
-{
-    assert_int_equal(error, 0);
-}
-
 /* Threads have no assertions of cmocka: the first complaint is printed, all are counted. */
 static void expect(bool holds, const char *what, int error)
 {

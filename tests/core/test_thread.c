@@ -19,11 +19,6 @@
 static struct world world;
 static struct memplug_reason reason;
 
-static void must(int error)
-{
-    assert_int_equal(error, 0);
-}
-
 static void open_as(enum fake_shape shape, uint8_t page_struct_bytes)
 {
     world_open(&world, &(struct world_config){.shape = shape, .nr_nodes = 2, .seed = 21,

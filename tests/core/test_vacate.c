@@ -14,56 +14,7 @@
 
 #include "../../core/door.h"
 #include "../../core/steps.h"
-#include "world.h"
-
-#define NR WORLD_RANGE_BLOCKS
-#define A 4u  /* what is vacated */
-#define B 12u /* where pages go */
-
-static struct world world;
-static struct memplug_reason reason;
-
-static void must(int error)
-{
-    assert_int_equal(error, 0);
-}
-
-static uint64_t block_pages(void)
-{
-    return world.block_bytes >> world.geometry.page_shift;
-}
-
-static memplug_pfn_t frame(uint64_t block, uint64_t index)
-{
-    return (memplug_pfn_t){block * block_pages() + index};
-}
-
-static uint64_t nr_memmap(uint64_t id)
-{
-    struct memplug_block_info info;
-
-    must(memplug_block_info(world.pool, id, &info));
-    return info.nr_memmap_pages;
-}
-
-static uint64_t moved_pages(void)
-{
-    struct memplug_stat stat;
-
-    memplug_stat(world.pool, &stat);
-    return stat.nr_moved_pages;
-}
-
-static void open_world(enum fake_shape shape, enum memplug_memmap memmap,
-                       enum memplug_online_type type)
-{
-    world_open(&world, &(struct world_config){.shape = shape, .seed = 9,
-                                              .content = FAKE_CONTENT_KEEP});
-    must(world_add(&world, world.backing_b, B, memmap, NULL, NULL));
-    must(memplug_online(world.pool, B, NR, MEMPLUG_ONLINE_MOVABLE, NULL, NULL));
-    must(world_add(&world, world.backing_a, A, memmap, NULL, NULL));
-    must(memplug_online(world.pool, A, NR, type, NULL, NULL));
-}
+#include "two_ranges.h"
 
 /* --- the primitive behind a door -------------------------------------------------------------- */
 
@@ -127,25 +78,25 @@ static void spans_of(enum fake_shape shape, enum memplug_memmap memmap)
     end = block_pages();
     for (uint64_t id = A; id < A + NR; id++) {
         const uint64_t spans[][2] = {
-            {nr_memmap(id), 1},
-            {nr_memmap(id) + 1, 5},
-            {nr_memmap(id) + 3, 64},
+            {info_of(id).nr_memmap_pages, 1},
+            {info_of(id).nr_memmap_pages + 1, 5},
+            {info_of(id).nr_memmap_pages + 3, 64},
             {end / 2, 1},
             {end / 2 - 1, 2},
             {end / 2 - pageblock / 2, pageblock},
             {end - pageblock, pageblock},
             {end - 1, 1},
-            {nr_memmap(id), end - nr_memmap(id)},
+            {info_of(id).nr_memmap_pages, end - info_of(id).nr_memmap_pages},
         };
 
-        first = nr_memmap(id);
+        first = info_of(id).nr_memmap_pages;
         for (unsigned i = 0; i < sizeof(spans) / sizeof(spans[0]) && first < end; i++) {
             owner_free_all(world.owner);
             world_fill(&world, A, NR, 60);
-            nr_moved = moved_pages();
+            nr_moved = stat_of().nr_moved_pages;
             there_and_back(id, spans[i][0], spans[i][1]);
             if (spans[i][0] == first)
-                assert_true(moved_pages() > nr_moved);
+                assert_true(stat_of().nr_moved_pages > nr_moved);
         }
     }
     world_close(&world);
@@ -320,7 +271,7 @@ static void unmovable(void **state)
     there_and_back(A, 66, 10);
     REFUSED(EBUSY, "holds the memmap", A, 0, 1);
     in_the_way(A, 0);
-    REFUSED(EBUSY, "holds the memmap", A, nr_memmap(A) - 1, 2);
+    REFUSED(EBUSY, "holds the memmap", A, info_of(A).nr_memmap_pages - 1, 2);
     must(memplug_free(world.pool, frame(A, 62), 4));
     world_close(&world);
 }
@@ -371,7 +322,7 @@ static bool strike(enum fault_limit_kind kind, bool forever, uint64_t k)
     world_fill(&world, A, NR, 60);
     before = world_text(&world, false);
     before_moved = world_text(&world, true);
-    nr_moved = moved_pages();
+    nr_moved = stat_of().nr_moved_pages;
     fault_limit_init(&limit, kind, k, world.fault);
     fault_arm(world.fault, kind == FAULT_LIMIT_COUNT ? k : 0, forever, 0);
     error = vacate_within(A + 1, 3, 150, &limit.limit);
@@ -381,7 +332,7 @@ static bool strike(enum fault_limit_kind kind, bool forever, uint64_t k)
         assert_true(struck);
         assert_int_equal(reason.error, error);
         assert_non_null(reason.why);
-        if (moved_pages() == nr_moved)
+        if (stat_of().nr_moved_pages == nr_moved)
             world_same(&world, before, false);
         else
             free(before);

@@ -65,11 +65,6 @@ static void expect(bool holds, const char *what, int error)
         snprintf(run.wrong, sizeof(run.wrong), "%s: %d", what, error);
 }
 
-static void must(int error)
-{
-    assert_int_equal(error, 0);
-}
-
 /* --- those who use pages ---------------------------------------------------------------------- */
 
 static void use(void *context)

@@ -17,13 +17,6 @@ void *device_state;
 uint64_t seed;
 static struct fake_backing *backing;
 
-void must(int error)
-{
-    if (error != 0)
-        fail_msg("seed %llu: %d %s", (unsigned long long)seed, error,
-                 reason.why != NULL ? reason.why : "");
-}
-
 uint64_t unit(void)
 {
     return device.sub_block_bytes;

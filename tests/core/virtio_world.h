@@ -30,7 +30,6 @@ uint64_t unit(void); /* bytes of a sub-block */
 uint64_t sub_pages(void);
 
 /* These must succeed. */
-void must(int error);
 void request(uint64_t nr_sub_blocks);
 void online(uint64_t block, enum memplug_online_type type);
 

@@ -77,6 +77,9 @@ void world_same(struct world *world, char *before, bool moved);
         world_same(world, before_, moved);                                                         \
     } while (0)
 
+/* The call returns 0. A macro, so that a failure names the line. */
+#define must(call) assert_int_equal(call, 0)
+
 /* A number from the environment, for runs that are longer than usual. */
 unsigned world_setting(const char *name, unsigned otherwise);
 
