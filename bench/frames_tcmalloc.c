@@ -1,52 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /* gperftools. Blocks of 4 KiB are aligned to themselves there. */
 #define _GNU_SOURCE
-#include "frames.h"
-
 #include <gperftools/malloc_extension_c.h>
 #include <gperftools/tcmalloc.h>
 
-static const struct frames_peer peer = {.max_bulk = 0};
+#define MAX_BULK 0
+#define MALLOC(size) tc_malloc(size)
+#define MALLOC_ALIGNED(size) tc_memalign(size, size)
+#define FREE(memory) tc_free(memory)
+#define DRAIN() MallocExtension_ReleaseFreeMemory()
 
-static void peer_open(uint64_t nr_frames)
-{
-    (void)nr_frames;
-}
-
-static void peer_enter(unsigned thread)
-{
-    (void)thread;
-}
-
-static inline uint64_t peer_alloc(unsigned thread, unsigned order)
-{
-    (void)thread;
-    if (order == 0) {
-        return (uint64_t)tc_malloc((size_t)1 << FRAME_SHIFT);
-    }
-    return (uint64_t)tc_memalign((size_t)1 << (FRAME_SHIFT + HUGE_ORDER),
-                                 (size_t)1 << (FRAME_SHIFT + HUGE_ORDER));
-}
-
-static inline void peer_free(unsigned thread, uint64_t frame, unsigned order)
-{
-    (void)thread;
-    (void)order;
-    tc_free((void *)frame);
-}
-
-static uint64_t peer_address(uint64_t frame)
-{
-    return frame;
-}
-
-static void peer_drain(void)
-{
-    MallocExtension_ReleaseFreeMemory();
-}
-
-static void peer_extra(void)
-{
-}
-
-#include "workloads.h"
+#include "frames_malloc.h"

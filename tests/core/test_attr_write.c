@@ -277,25 +277,34 @@ static void *run_writer(void *argument)
     return NULL;
 }
 
+/* All of them from beginning to end, on a stage that this opens. */
+static void run_all(struct attr_stage *stage, struct writer writers[NR_WRITERS],
+                    void *(*run)(void *))
+{
+    pthread_t threads[NR_WRITERS];
+    pthread_barrier_t barrier;
+
+    stage_open(stage, FAKE_SMALL, 1);
+    stage_add(stage, stage->world.backing_a, 0, 2, 1, 0);
+    stage->nr_heard = stage->tree.nr_events;
+    must(pthread_barrier_init(&barrier, NULL, NR_WRITERS));
+    for (unsigned i = 0; i < NR_WRITERS; i++) {
+        writers[i] = (struct writer){.stage = stage, .barrier = &barrier, .number = i};
+        must(pthread_create(&threads[i], NULL, run, &writers[i]));
+    }
+    for (unsigned i = 0; i < NR_WRITERS; i++)
+        must(pthread_join(threads[i], NULL));
+    pthread_barrier_destroy(&barrier);
+}
+
 /* Transcript 38: one wins, the others get -EINVAL, and the end is what the winner wrote. */
 static void test_one_of_many_writers_wins(void **state)
 {
     struct attr_stage stage;
     struct writer writers[NR_WRITERS];
-    pthread_t threads[NR_WRITERS];
-    pthread_barrier_t barrier;
 
     (void)state;
-    stage_open(&stage, FAKE_SMALL, 1);
-    stage_add(&stage, stage.world.backing_a, 0, 2, 1, 0);
-    stage.nr_heard = stage.tree.nr_events;
-    assert_int_equal(pthread_barrier_init(&barrier, NULL, NR_WRITERS), 0);
-    for (unsigned i = 0; i < NR_WRITERS; i++) {
-        writers[i] = (struct writer){.stage = &stage, .barrier = &barrier, .number = i};
-        assert_int_equal(pthread_create(&threads[i], NULL, run_writer, &writers[i]), 0);
-    }
-    for (unsigned i = 0; i < NR_WRITERS; i++)
-        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    run_all(&stage, writers, run_writer);
     for (unsigned round = 0; round < NR_ROUNDS; round++) {
         unsigned nr_won = 0;
 
@@ -308,7 +317,6 @@ static void test_one_of_many_writers_wins(void **state)
     }
     assert_int_equal(stage.tree.nr_events - stage.nr_heard, NR_ROUNDS);
     world_check(&stage.world);
-    pthread_barrier_destroy(&barrier);
     stage_close(&stage);
 }
 
@@ -330,25 +338,13 @@ static void test_all_of_many_agree_in_online(void **state)
 {
     struct attr_stage stage;
     struct writer writers[NR_WRITERS];
-    pthread_t threads[NR_WRITERS];
-    pthread_barrier_t barrier;
 
     (void)state;
-    stage_open(&stage, FAKE_SMALL, 1);
-    stage_add(&stage, stage.world.backing_a, 0, 2, 1, 0);
-    stage.nr_heard = stage.tree.nr_events;
-    assert_int_equal(pthread_barrier_init(&barrier, NULL, NR_WRITERS), 0);
-    for (unsigned i = 0; i < NR_WRITERS; i++) {
-        writers[i] = (struct writer){.stage = &stage, .barrier = &barrier, .number = i};
-        assert_int_equal(pthread_create(&threads[i], NULL, run_online, &writers[i]), 0);
-    }
-    for (unsigned i = 0; i < NR_WRITERS; i++)
-        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    run_all(&stage, writers, run_online);
     for (unsigned i = 0; i < NR_WRITERS; i++)
         for (unsigned round = 0; round < NR_ROUNDS; round++)
             assert_int_equal(writers[i].results[round], 1);
     assert_int_equal(stage.tree.nr_events - stage.nr_heard, NR_ROUNDS);
-    pthread_barrier_destroy(&barrier);
     stage_close(&stage);
 }
 
