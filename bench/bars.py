@@ -32,6 +32,7 @@ PLUG = ['plug block 128', 'plug block 8192', 'plug host 128', 'bytes block 8192'
         'bytes host 8192']
 MOVE = ['move touched', 'move fresh']
 PLUG_GIB, POOL_GIB, MAPS = [1, 8, 64, 512, 4096], [1, 16, 128, 1024], [1, 1000, 50000]
+CPUS = [1, 2, 4, 8, 16, 32, 64]
 EVEN = ['quiet', 'storm', 'quiet own', 'storm own', 'slot']
 
 # Frames: once before each round too, since some peers give memory back while others run. And a
@@ -65,6 +66,7 @@ GROUPS = [
         **{f'grow-memplug plug {gib}': ([str(gib)], [f'plug {gib}']) for gib in PLUG_GIB},
         **{f'grow-memplug pool {gib}': ([str(gib)], [f'pool {gib}']) for gib in POOL_GIB},
         'grow-memplug maps': (['1'], [f'maps {number}' for number in MAPS]),
+        **{f'cpus-memplug {number}': ([str(number)], ['pair', 'drain']) for number in CPUS},
     }, renew=[f'grow-memplug pool {gib}' for gib in POOL_GIB]),
     Group('evenness', 1, {'grow-memplug even': (['1', 'blocks'], EVEN)}),
 ]
@@ -218,6 +220,11 @@ def growth_rows():
     for gib in POOL_GIB:
         yield Row(None, f'alloc and free high in {gib} GiB', 'growth', 'ns',
                   (f'grow-memplug pool {gib}', f'pool {gib}', ['pair'], 1), '-', None)
+    for number in CPUS:
+        for command, name, text in [('pair', 'pair', 'alloc and free'),
+                                    ('drain', 'both', 'offline and online of a free block')]:
+            yield Row(None, f'{text} on {number} simulated CPUs', 'core', 'ns',
+                      (f'cpus-memplug {number}', command, [name], 1), '-', None)
 
 
 def even_rows():
