@@ -68,7 +68,8 @@ GROUPS = [
         'grow-memplug maps': (['1'], [f'maps {number}' for number in MAPS]),
         **{f'cpus-memplug {number}': ([str(number)], ['pair', 'drain']) for number in CPUS},
     }, renew=[f'grow-memplug pool {gib}' for gib in POOL_GIB]),
-    Group('evenness', 1, {'grow-memplug even': (['1', 'blocks'], EVEN)}),
+    Group('evenness', 1, {'grow-memplug even': (['1', 'blocks'], EVEN),
+                          'locks-memplug': ([], ['run', 'look'])}),
 ]
 
 # Frame workloads: name, command, figures that are added up.
@@ -233,6 +234,13 @@ def even_rows():
             yield Row(None, f'free and alloc, {name}, beside onlines and offlines, {text}', 'linux',
                       'ns', ('grow-memplug even', f'storm{own}', [name], 1), 'the same, alone',
                       [('grow-memplug even', f'quiet{own}', [name], 1)])
+    for command, when in [('run', 'memory comes and goes'), ('look', 'it is looked at')]:
+        for name, text in [('zone-p99', "a zone's lock is held, p99"),
+                           ('zone-p99.9', "a zone's lock is held, p99.9"),
+                           ('zone-max', "a zone's lock is held, longest"),
+                           ('slot-max', "a CPU's slot is held, longest")]:
+            yield Row(None, f'{text}, while {when}', 'linux', 'ns',
+                      ('locks-memplug', command, [name], 1), '-', None)
     for name, text in [('cpu-lock', 'a lock of the CPU'), ('own-exchange', 'own, exchange'),
                        ('own-fenced', 'own, fenced'), ('rseq', 'restartable sequence')]:
         yield Row(None, f'to be inside a slot: {text}', 'linux', 'ns',
