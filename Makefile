@@ -3,7 +3,7 @@
 BUILD ?= build
 export BUILD
 
-.PHONY: run demo test build setup fault soak oracle bare bench clean
+.PHONY: run demo test build setup fault soak oracle bare kernels bench clean
 
 # A million keys in redis, whose memory is replaced under its clients. make demo: without redis.
 run: setup build
@@ -42,6 +42,10 @@ oracle: build
 # The same for real: a kernel of ours in QEMU, whose devices come and go.
 bare: setup build
 	@scripts/bare
+
+# The Linux host under Debian's 6.1 and 6.12, with a device-dax, in QEMU; some twenty minutes.
+kernels: setup build
+	@scripts/kernels
 
 # Ours and what Debian packages, side by side, in about five minutes; bench/results has it then.
 # BENCH=--quick is rough and takes two.

@@ -27,6 +27,14 @@ static int count_pages(int fd, uint64_t offset, uint64_t nr_pages, uint64_t *nr)
     return 0;
 }
 
+static unsigned run_to_hole(int fd, uint64_t offset, unsigned nr_max)
+{
+    off_t hole = lseek(fd, (off_t)offset, SEEK_HOLE);
+    uint64_t nr = hole < 0 ? nr_max : ((uint64_t)hole - offset) / MPL_HOLES_PAGE;
+
+    return nr < nr_max ? (unsigned)nr : nr_max;
+}
+
 /* How many pages in a row exist from here on; at least one does. */
 static unsigned run_of_pages(int fd, uint64_t offset, unsigned nr_max)
 {
@@ -35,7 +43,7 @@ static unsigned run_of_pages(int fd, uint64_t offset, unsigned nr_max)
     while (nr < nr_max && step > 0) {
         step = step < nr_max - nr ? step : nr_max - nr;
         if (count_pages(fd, offset + nr * MPL_HOLES_PAGE, step, &found) != 0)
-            return nr_max; /* before Linux 6.5: then a hole is content */
+            return run_to_hole(fd, offset, nr_max); /* before Linux 6.5 */
         if (found == step)
             nr += step;
         else

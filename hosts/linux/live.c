@@ -48,8 +48,11 @@ int mpl_live_check(const struct memplug_space *space, const struct mpl_location 
 
     if (result != 0 || space->pins_wanted == MEMPLUG_PINS_TRUSTED)
         return result;
-    if (from->kind == MEMPLUG_BACKING_HUGETLB)
-        return 0; /* its block is sealed */
+    if (from->kind == MEMPLUG_BACKING_HUGETLB) { /* its block is sealed */
+        *why = "this kernel fails the program's own I/O into huge pages that are being sealed";
+        *remedy = "use Linux 6.7 or later, or pins=trusted if there is no direct I/O into it";
+        return space->fence.insists ? -EBUSY : 0;
+    }
     *why = "no proof that this memory is free of pins";
     *remedy = "open with pins=trusted if there is no direct I/O into it";
     if (!shmem || (from->flags & MPL_LOCATION_HUGETLB) != 0 ||

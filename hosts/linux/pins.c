@@ -3,6 +3,7 @@
 #include "pins.h"
 
 #include "holes.h"
+#include "smaps.h"
 #include "sys.h"
 
 #include <errno.h>
@@ -71,6 +72,11 @@ static int scan_huge(int pagemap, const char *va)
     return region.categories & SCAN_HUGE ? HUGE_PAGE : SMALL;
 }
 
+static int mapped_huge(const struct mpl_pins *p, const char *va)
+{
+    return p->by_text ? mpl_smaps_huge(p->scratch) : scan_huge(p->pagemap, va);
+}
+
 /* Give the reservation its place back. Where that fails (at the limit of mappings) the alias
  * stays; nobody uses it, and the next look replaces it. */
 static void drop_alias(struct mpl_pins *p)
@@ -107,7 +113,7 @@ static int look(const struct ask *a)
 
     if (mpl_sys_madvise(va, MPL_PINS_PAGE, MADV_POPULATE_READ) < 0)
         return -errno;
-    return scan_huge(a->p->pagemap, va);
+    return mapped_huge(a->p, va);
 }
 
 static void drop_entries(const struct mpl_pins_unit *u)
@@ -117,15 +123,20 @@ static void drop_entries(const struct mpl_pins_unit *u)
         mpl_sys_madvise(u->maps[i].va, u->maps[i].len, MADV_DONTNEED);
 }
 
-/* madvise returning 0 is not enough: for a page that is huge already it says so at once. */
+/* What madvise returns is not enough: 0 for a page that is huge already, and EINVAL, before Linux
+ * 6.7 always, when it collapsed the page and then found no page table to take out. */
 static int collapse(const struct ask *a)
 {
+    int err = 0;
+
     mpl_sys_madvise(a->p->scratch, MPL_PINS_EXTENT, MADV_DONTNEED);
     if (mpl_sys_madvise(a->p->scratch, MPL_PINS_EXTENT, MADV_COLLAPSE) < 0)
-        return errno == EBUSY ? -ENOMEM : -errno; /* EBUSY: no room in the memory cgroup */
+        err = errno == EBUSY ? -ENOMEM : -errno; /* EBUSY: no room in the memory cgroup */
+    if (err && err != -EINVAL)
+        return err;
     int now = look(a);
 
-    return now == SMALL ? -EAGAIN : now == HUGE_PAGE ? 0 : now;
+    return now == HUGE_PAGE ? 0 : now < 0 ? now : err ? err : -EAGAIN;
 }
 
 static int split(const struct ask *a)
@@ -270,11 +281,13 @@ int mpl_pins_open(struct mpl_pins *p, void *scratch)
         return -errno;
     int err = scan_huge(p->pagemap, scratch);
 
-    if (err < 0 && err != -EAGAIN) {
-        mpl_pins_close(p);
-        return err == -ENOTTY || err == -EINVAL ? -EOPNOTSUPP : err;
-    }
-    return 0;
+    p->by_text = err == -ENOTTY || err == -EINVAL;
+    if (p->by_text)
+        err = mpl_smaps_huge(scratch);
+    if (err == -EAGAIN)
+        return 0;
+    mpl_pins_close(p);
+    return p->by_text ? -EOPNOTSUPP : err;
 }
 
 void mpl_pins_close(struct mpl_pins *p)
@@ -372,13 +385,10 @@ static int make_huge(struct mpl_pins *p, int fd)
     struct ask a = { .p = p, .u = &u };
     int err = fresh_alias(p, fd, 0);
 
-    if (!err && mpl_sys_madvise(p->scratch, MPL_PINS_EXTENT, MADV_COLLAPSE) < 0)
-        err = errno == EBUSY ? -ENOMEM : -errno;
-    if (!err) {
-        int state = look(&a);
-
-        err = state == HUGE_PAGE ? 0 : state < 0 ? state : -EOPNOTSUPP;
-    }
+    if (!err)
+        err = collapse(&a);
+    if (err == -EAGAIN || err == -EINVAL)
+        err = -EOPNOTSUPP;
     drop_alias(p);
     return err;
 }

@@ -55,7 +55,9 @@ enum mpl_pins_by {
 /* One mover's prover. Owned by the caller, used by one thread at a time. */
 struct mpl_pins {
     int pagemap;   /* /proc/thread-self/pagemap of this process; a forked child opens its own */
-    char *scratch; /* MPL_PINS_EXTENT of address space, so aligned, reserved by the caller */
+    char *scratch; /* MPL_PINS_EXTENT of address space, so aligned, reserved by the caller as a
+                    * mapping of its own */
+    bool by_text;  /* the kernel is asked by smaps.h; cheap if scratch is low */
     int collapse;  /* 0: this proof is trusted; else -errno, why it is not */
     int split;
     enum mpl_pins_by by;
@@ -96,7 +98,7 @@ struct mpl_pins_proof {
 /*
  * Prepare a prover. Nothing is trusted before the self-test has run.
  *   -ENOENT, -EACCES  no /proc, or not for this process
- *   -EOPNOTSUPP       no PAGEMAP_SCAN (before Linux 6.7), or pages are not 4 KiB
+ *   -EOPNOTSUPP       the kernel does not tell how a page is mapped, or pages are not 4 KiB
  */
 int mpl_pins_open(struct mpl_pins *p, void *scratch);
 void mpl_pins_close(struct mpl_pins *p); /* the reservation remains the caller's */

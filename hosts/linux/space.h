@@ -71,7 +71,7 @@ struct memplug_space {
     int fence_error, pins_error; /* why there is none; 0: there is */
     int uffd_device;            /* ours, or -1: for seal.h */
     struct mpl_pins pins;
-    char *pins_room;            /* two extents of addresses; the prover's lies in it, aligned */
+    char *pins_room;            /* an extent of addresses, the prover's */
     struct mpl_lock moving;
     struct mpl_live *live;      /* the mover's workspace; under moving */
     struct mpl_holders *holders; /* holders.h: what was seen last; has a lock of its own */

@@ -44,18 +44,36 @@ static void open_fence(struct memplug_space *space, const struct memplug_space_c
         space->fork.uffd = mpl_fd_adopt(space->fork.uffd);
 }
 
+/* Room for the prover, at a multiple of its size. Below all other mappings if it can be: there an
+ * old kernel's answer is quick (smaps.h). */
+static int reserve_pins_room(struct memplug_space *space)
+{
+    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    char *room = mpl_sys_mmap((void *)MPL_PINS_EXTENT, MPL_PINS_EXTENT, PROT_NONE,
+                              flags | MAP_FIXED_NOREPLACE, -1, 0);
+    uint64_t above;
+
+    if (room != (char *)MPL_PINS_EXTENT) {
+        if (room != MAP_FAILED)
+            mpl_sys_munmap(room, MPL_PINS_EXTENT);
+        room = mpl_sys_mmap(NULL, 2 * MPL_PINS_EXTENT, PROT_NONE, flags, -1, 0);
+        if (room == MAP_FAILED)
+            return -ENOMEM;
+        above = (uintptr_t)room & (MPL_PINS_EXTENT - 1);
+        mpl_sys_munmap(room + 2 * MPL_PINS_EXTENT - above, above);
+        room += MPL_PINS_EXTENT - above;
+        mpl_sys_munmap(room - (MPL_PINS_EXTENT - above), MPL_PINS_EXTENT - above);
+    }
+    space->pins_room = room;
+    return 0;
+}
+
 /* The self-test pins a page of its own; if it finds no proof to trust, there is none. */
 static int open_pins(struct memplug_space *space)
 {
-    uintptr_t room;
-    void *base = mpl_sys_mmap(NULL, 2 * MPL_PINS_EXTENT, PROT_NONE,
-                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-    if (base == MAP_FAILED)
+    if (reserve_pins_room(space) != 0)
         return -ENOMEM;
-    space->pins_room = base;
-    room = ((uintptr_t)base + MPL_PINS_EXTENT - 1) & ~(uintptr_t)(MPL_PINS_EXTENT - 1);
-    if (mpl_pins_open(&space->pins, (char *)base + (room - (uintptr_t)base)) != 0)
+    if (mpl_pins_open(&space->pins, space->pins_room) != 0)
         return 0;
     space->pins.pagemap = mpl_fd_adopt(space->pins.pagemap);
     if (space->pins_wanted == MEMPLUG_PINS_PROVED)
@@ -157,7 +175,7 @@ static void close_all(struct memplug_space *space)
         mpl_own_unmap(host, space->fork.pieces,
                       space->fork.nr_max * sizeof(*space->fork.pieces));
     if (space->pins_room)
-        mpl_spare_munmap(&host->spare, space->pins_room, 2 * MPL_PINS_EXTENT);
+        mpl_spare_munmap(&host->spare, space->pins_room, MPL_PINS_EXTENT);
     mpl_table_close(&space->owners, host);
     if (space->area.host)
         mpl_area_close(&space->area);

@@ -22,6 +22,8 @@
 #include <unistd.h>
 
 #include "pin_helpers.h"
+#include "smaps.h"
+#include "sys.h"
 
 #define EXTENT MPL_PINS_EXTENT
 #define MS 1000000u
@@ -38,6 +40,23 @@ struct bench {
     struct mpl_pins_proof proof;
 };
 
+/* As before Linux 6.7, by the text of smaps. */
+static bool by_text;
+
+static int ask_by_text(void **state)
+{
+    (void)state;
+    by_text = true;
+    return 0;
+}
+
+static int ask_by_scan(void **state)
+{
+    (void)state;
+    by_text = false;
+    return 0;
+}
+
 static const char *bench_make(struct bench *b)
 {
     memset(b, 0, sizeof(*b));
@@ -47,7 +66,8 @@ static const char *bench_make(struct bench *b)
     if (mpl_fence_open(&b->fence))
         return "no full userfaultfd";
     if (mpl_pins_open(&b->pins, b->scratch))
-        return "no PAGEMAP_SCAN";
+        return "the kernel does not tell how a page is mapped";
+    b->pins.by_text |= by_text;
     if (mpl_pins_selftest(&b->pins, &b->fence))
         return "nothing can be pinned here";
     b->fd = memfd_create("unit", MFD_CLOEXEC);
@@ -465,6 +485,29 @@ static void test_hugetlb_has_none(void **state)
     bench_drop(&b);
 }
 
+/* What smaps says of an absent, a small and a huge page; and that it finds the right mapping. */
+static void test_both_ways_agree(void **state)
+{
+    struct bench b;
+    char *absent = reserve_aligned(EXTENT);
+
+    (void)state;
+    BENCH(&b);
+    assert_int_equal(mpl_smaps_huge(absent), -EAGAIN);
+    assert_int_equal(mpl_smaps_huge(b.app + EXTENT / 2), -EAGAIN);
+    b.app[4096] = 1;
+    assert_int_equal(mpl_smaps_huge(b.app), 0);
+    assert_int_equal(mpl_smaps_huge(b.app + EXTENT / 2), 0);
+    if (madvise(b.app, EXTENT, MADV_COLLAPSE) == 0) {
+        assert_int_equal(mpl_smaps_huge(b.app), 1);
+        assert_int_equal(mpl_smaps_huge(absent), -EAGAIN);
+    }
+    munmap(b.app, EXTENT);
+    assert_int_equal(mpl_smaps_huge(b.app), -ENOENT);
+    munmap(absent, EXTENT);
+    bench_drop(&b);
+}
+
 static int give_back(void **state)
 {
     (void)state;
@@ -486,6 +529,12 @@ int main(void)
         cmocka_unit_test(test_no_proof),
         cmocka_unit_test(test_odd_processes),
         cmocka_unit_test_teardown(test_hugetlb_has_none, give_back),
+        cmocka_unit_test(test_both_ways_agree),
+        cmocka_unit_test_setup_teardown(test_selftest, ask_by_text, ask_by_scan),
+        cmocka_unit_test_setup_teardown(test_clean, ask_by_text, ask_by_scan),
+        cmocka_unit_test_setup_teardown(test_pinned, ask_by_text, ask_by_scan),
+        cmocka_unit_test_setup_teardown(test_sparse, ask_by_text, ask_by_scan),
+        cmocka_unit_test_setup_teardown(test_empty, ask_by_text, ask_by_scan),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

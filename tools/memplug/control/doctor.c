@@ -203,6 +203,10 @@ static void check_maps(struct finding *finding)
     long nr = read_number("/proc/sys/vm/max_map_count");
     char text[FINDING_BYTES];
 
+    if (nr < 0) {
+        find(finding, POOR, "vm.max_map_count cannot be read", "mount -t proc proc /proc");
+        return;
+    }
     snprintf(text, sizeof(text), "vm.max_map_count is %ld: %ld GiB of scattered 2 MiB units", nr,
              nr / 512);
     find(finding, nr < 65530 ? POOR : GOOD, text,
