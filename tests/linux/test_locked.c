@@ -13,6 +13,15 @@ static double seconds(void)
 }
 
 /* Is all of it locked? -1: it is not mapped. */
+static bool goes_offline(struct machine *machine, uint64_t block)
+{
+    int error = machine_offline(machine, block, 0);
+
+    if (error != 0)
+        machine_say(machine, "offline", error);
+    return error == 0;
+}
+
 static int is_locked(const void *address)
 {
     char line[512];
@@ -72,7 +81,7 @@ static int locked_from_the_start(void *argument)
     CHECK(is_locked(a) == 1);
     fill_words(a, 2 * UNIT + 64 * PAGE, 1);
     for (uint64_t i = 0; i < 4; i++) {
-        CHECK(machine_offline(&machine, i % 2, 0) == 0);
+        CHECK(goes_offline(&machine, i % 2));
         CHECK(machine_online(&machine, i % 2) == 0);
         CHECK(is_locked(a) == 1 && is_locked(a + 2 * UNIT) == 1);
         CHECK(words_hold(a, 2 * UNIT + 64 * PAGE, 1));
@@ -104,7 +113,7 @@ static int locked_later(void *argument)
     CHECK(blocks_of(machine.fd) == 2 * BLOCK); /* the kernel has filled the direct map */
     CHECK(is_locked(a) == 1);
     for (uint64_t i = 0; i < 4; i++) {
-        CHECK(machine_offline(&machine, i % 2, 0) == 0);
+        CHECK(goes_offline(&machine, i % 2));
         CHECK(machine_online(&machine, i % 2) == 0);
         CHECK(words_hold(a + UNIT, 2 * UNIT, 1));
         CHECK(is_locked(a) == 1 && is_locked(a + 64 * PAGE) == 1 && is_locked(a + UNIT) == 1);
