@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
+#include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +14,7 @@
 #include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 /* --- one server ------------------------------------------------------------------------------- */
@@ -32,8 +35,8 @@ int memplug_client_open(struct memplug_client *client, const char *path, unsigne
     if (client->fd < 0)
         return -errno;
     client->id = 0;
-    if (setsockopt(client->fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)) != 0 ||
-        setsockopt(client->fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout)) != 0 ||
+    client->timeout_ms = timeout_ms;
+    if (setsockopt(client->fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout)) != 0 ||
         connect(client->fd, (const struct sockaddr *)&address, sizeof(address)) != 0 ||
         getsockopt(client->fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0) {
         error = -errno;
@@ -81,6 +84,48 @@ static int send_request(struct memplug_client *client, const struct memplug_clie
     return 0;
 }
 
+static uint64_t now_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* Until there is something to receive. deadline_ms: 0 is none. */
+static int wait_for_packet(const struct memplug_client *client, uint64_t deadline_ms)
+{
+    struct pollfd wanted = {.fd = client->fd, .events = POLLIN};
+
+    for (;;) {
+        uint64_t at_ms = deadline_ms != 0 ? now_ms() : 0;
+        uint64_t left_ms = deadline_ms > at_ms ? deadline_ms - at_ms : 0;
+        int least_ms = left_ms < INT_MAX ? (int)left_ms : INT_MAX;
+        int nr = poll(&wanted, 1, deadline_ms != 0 ? least_ms : -1);
+
+        if (nr > 0)
+            return 0;
+        if (nr == 0 && deadline_ms != 0 && now_ms() >= deadline_ms)
+            return -EAGAIN;
+        if (nr < 0 && errno != EINTR)
+            return -errno;
+    }
+}
+
+/* The server may be another user's, and the terminal that this ends on root's: of what commands a
+ * terminal nothing is left. The tree's texts have none of it. */
+static void disarm(char *text, size_t length)
+{
+    for (size_t i = 0; i < length; i++) {
+        unsigned char c = (unsigned char)text[i], next = (unsigned char)text[i + 1];
+
+        if ((c < ' ' && c != '\n') || c == 0x7f)
+            text[i] = '?';
+        else if (c == 0xc2 && next >= 0x80 && next < 0xa0)
+            text[i] = text[i + 1] = '?';
+    }
+}
+
 /* A packet's text, behind what is there; the head is written. */
 static int receive(struct memplug_client *client, struct memplug_serve_answer *head, char **text,
                    size_t *length)
@@ -108,12 +153,29 @@ static int receive(struct memplug_client *client, struct memplug_serve_answer *h
     return 0;
 }
 
+/* All packets of an answer, or of what comes before it. */
+static int receive_all(struct memplug_client *client, uint64_t deadline_ms,
+                       struct memplug_serve_answer *head, char **text)
+{
+    size_t length = 0;
+    int error;
+
+    do {
+        error = wait_for_packet(client, deadline_ms);
+        if (error == 0)
+            error = receive(client, head, text, &length);
+    } while (error == 0 && (head->flags & MEMPLUG_SERVE_MORE) != 0);
+    if (error == 0)
+        disarm(*text, length);
+    return error;
+}
+
 int memplug_client_call(struct memplug_client *client, const struct memplug_client_request *request,
                         char **text)
 {
+    uint64_t deadline_ms = client->timeout_ms != 0 ? now_ms() + client->timeout_ms : 0;
     struct memplug_serve_answer head;
     char *received = NULL;
-    size_t length = 0;
     int error = send_request(client, request);
 
     if (text != NULL)
@@ -122,15 +184,15 @@ int memplug_client_call(struct memplug_client *client, const struct memplug_clie
     if (error == -ECONNRESET)
         error = 0;
     while (error == 0) {
-        error = receive(client, &head, &received, &length);
-        if (error != 0 || (head.flags & MEMPLUG_SERVE_MORE) != 0)
-            continue;
-        if (head.kind == MEMPLUG_SERVE_ANSWER && (head.id == client->id || head.id == 0))
+        error = receive_all(client, deadline_ms, &head, &received);
+        if (error != 0 ||
+            (head.kind == MEMPLUG_SERVE_ANSWER && (head.id == client->id || head.id == 0)))
             break;
-        if (request->hear != NULL)
-            error = request->hear(request->context, (enum memplug_serve_kind)head.kind,
-                                  head.result, received);
-        length = 0;
+        if (request->hear == NULL)
+            continue;
+        error = request->hear(request->context, (enum memplug_serve_kind)head.kind, head.result,
+                              received);
+        deadline_ms = client->timeout_ms != 0 ? now_ms() + client->timeout_ms : 0;
     }
     if (error == 0 && text != NULL)
         *text = received;
@@ -205,11 +267,22 @@ static int find_in(const char *directory, memplug_client_found_t *found, void *c
     return result;
 }
 
-/* The same places in which servers look, and for root those of everybody. */
+#define NR_OWN 3u
+
+static bool is_one_of(char own[NR_OWN][4096], const char *path)
+{
+    for (unsigned i = 0; i < NR_OWN; i++)
+        if (strcmp(own[i], path) == 0)
+            return true;
+    return false;
+}
+
+/* The same places in which servers look, whatever this process's environment says of them, and for
+ * root those of everybody. */
 int memplug_client_find(const char *directory, memplug_client_found_t *found, void *context)
 {
     const char *runtime = getenv("XDG_RUNTIME_DIR");
-    char own[2][4096] = {"", ""};
+    char own[NR_OWN][4096] = {""};
     glob_t paths = {.gl_pathc = 0};
     int result = 0;
 
@@ -218,15 +291,17 @@ int memplug_client_find(const char *directory, memplug_client_found_t *found, vo
     if (runtime != NULL && runtime[0] == '/')
         snprintf(own[0], sizeof(own[0]), "%s/memplug", runtime);
     snprintf(own[1], sizeof(own[1]), "/tmp/memplug-%u", (unsigned)geteuid());
-    for (unsigned i = 0; i < 2 && result == 0; i++)
-        result = find_in(own[i], found, context);
+    snprintf(own[2], sizeof(own[2]), "/run/user/%u/memplug", (unsigned)geteuid());
+    for (unsigned i = 0; i < NR_OWN && result == 0; i++)
+        if (i != 2 || strcmp(own[2], own[0]) != 0)
+            result = find_in(own[i], found, context);
     if (result != 0 || geteuid() != 0)
         return result;
     if (glob("/run/user/*/memplug", GLOB_NOCHECK, NULL, &paths) != 0 ||
         glob("/tmp/memplug-*", GLOB_APPEND, NULL, &paths) == GLOB_NOSPACE)
         result = -ENOMEM;
     for (size_t i = 0; i < paths.gl_pathc && result == 0; i++)
-        if (strcmp(paths.gl_pathv[i], own[0]) != 0 && strcmp(paths.gl_pathv[i], own[1]) != 0)
+        if (!is_one_of(own, paths.gl_pathv[i]))
             result = find_in(paths.gl_pathv[i], found, context);
     globfree(&paths);
     return result;

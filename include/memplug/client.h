@@ -17,10 +17,12 @@ struct memplug_client {
     uint32_t id;
     int pid;      /* of the server, as the kernel says: 0 if it is in another pid namespace */
     unsigned uid; /* its effective user when it began to listen */
+    unsigned timeout_ms; /* may be changed between calls */
 };
 
-/* Connects to a server's socket. timeout_ms: how long to wait for each packet of an answer; 0: for
- * good. -ENOENT, -ECONNREFUSED nobody listens there any more; -EACCES; -ENAMETOOLONG. */
+/* Connects to a server's socket. timeout_ms: how long an answer may take, from the request or from
+ * what was heard last; 0: for good. -ENOENT, -ECONNREFUSED nobody listens there any more; -EACCES;
+ * -ENAMETOOLONG. */
 int memplug_client_open(struct memplug_client *client, const char *path, unsigned timeout_ms);
 void memplug_client_close(struct memplug_client *client);
 
@@ -44,7 +46,8 @@ struct memplug_client_request {
  * One request and its answer. Returns the answer's result, or what hear() returned; -EPROTO the
  * server says what this library does not understand, -ECONNRESET it has gone, -EAGAIN its time is
  * over; after these the client can only be closed. text: if not null, the answer's text,
- * terminated, or null; to be freed. With an error that is the reason as a sentence.
+ * terminated, or null; to be freed. With an error that is the reason as a sentence. A text has no
+ * control characters but newlines, whatever the server says.
  */
 int memplug_client_call(struct memplug_client *client, const struct memplug_client_request *request,
                         char **text);

@@ -3,9 +3,12 @@
 #include "control.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#define MORE 64u
 
 /* --- reading ---------------------------------------------------------------------------------- */
 
@@ -14,19 +17,27 @@ static void trim(char *word)
     word[strcspn(word, "\n")] = '\0';
 }
 
-/* False: it has gone meanwhile. */
-static bool read_block(struct memplug_client *client, struct control_blocks *blocks,
-                       uint64_t number, int node)
+/* One more at the list's end. */
+static int read_block(struct memplug_client *client, struct control_blocks *blocks,
+                      uint64_t number, int node)
 {
-    struct control_block *block = &blocks->list[blocks->nr];
-    unsigned long long nr = number;
+    struct control_block *block;
     char *stat = NULL, *state = NULL;
+    int error = control_try(client, &stat, "memplug/blocks/%" PRIu64 "/stat", number);
 
-    if (control_try(client, &stat, "memplug/blocks/%llu/stat", nr) < 0 ||
-        control_try(client, &state, "devices/system/memory/memory%llu/state", nr) < 0) {
+    if (error >= 0)
+        error = control_try(client, &state, "devices/system/memory/memory%" PRIu64 "/state",
+                            number);
+    if (error < 0) {
         free(stat);
-        return false;
+        return error;
     }
+    /* Room as answers come, and not as the program says, which may be another user's. */
+    if (blocks->nr % MORE == 0)
+        blocks->list = reallocarray(blocks->list, blocks->nr + MORE, sizeof(*blocks->list));
+    if (blocks->list == NULL)
+        abort();
+    block = &blocks->list[blocks->nr];
     *block = (struct control_block){
         .number = number,
         .address = control_number(stat, "address", 0),
@@ -46,29 +57,32 @@ static bool read_block(struct memplug_client *client, struct control_blocks *blo
     blocks->nr++;
     free(stat);
     free(state);
-    return true;
+    return 0;
 }
 
 /* A line of memplug/ranges: "0x..-0x.. first 8 blocks 4 node 0 memmap block ...". */
-static void read_range(struct memplug_client *client, struct control_blocks *blocks,
-                       const char *line)
+static int read_range(struct memplug_client *client, struct control_blocks *blocks,
+                      const char *line)
 {
     unsigned long long first = 0, nr = 0;
     int node = 0;
 
     if (sscanf(line, "%*s first %llu blocks %llu node %d", &first, &nr, &node) != 3)
-        return;
-    blocks->list = realloc(blocks->list, (blocks->nr + nr) * sizeof(*blocks->list));
-    if (blocks->list == NULL)
-        abort();
-    for (unsigned long long i = 0; i < nr; i++)
-        read_block(client, blocks, first + i, node);
+        return -EPROTO;
+    for (unsigned long long i = 0; i < nr; i++) {
+        int error = read_block(client, blocks, first + i, node);
+
+        if (error != 0 && error != -ENOENT && error != -ENODEV) /* these have gone meanwhile */
+            return error;
+    }
+    return 0;
 }
 
 int control_read_blocks(struct memplug_client *client, struct control_blocks *blocks)
 {
     char *size = control_get(client, "devices/system/memory/block_size_bytes");
     char *ranges = size != NULL ? control_get(client, "memplug/ranges") : NULL;
+    int error = 0;
 
     *blocks = (struct control_blocks){.page_bytes = (uint64_t)sysconf(_SC_PAGESIZE)};
     if (ranges == NULL) {
@@ -76,11 +90,17 @@ int control_read_blocks(struct memplug_client *client, struct control_blocks *bl
         return -EIO;
     }
     blocks->block_bytes = strtoull(size, NULL, 16);
-    for (char *line = strtok(ranges, "\n"); line != NULL; line = strtok(NULL, "\n"))
-        read_range(client, blocks, line);
+    if (blocks->block_bytes < blocks->page_bytes)
+        error = -EPROTO;
+    for (char *line = strtok(ranges, "\n"); line != NULL && error == 0; line = strtok(NULL, "\n"))
+        error = read_range(client, blocks, line);
     free(size);
     free(ranges);
-    return 0;
+    if (error != 0) {
+        control_say("blocks", error, NULL);
+        control_free_blocks(blocks);
+    }
+    return error;
 }
 
 void control_free_blocks(struct control_blocks *blocks)
@@ -117,10 +137,23 @@ static int choose_span(struct control_blocks *blocks, uint64_t first, uint64_t l
         blocks->nr_chosen += !block->chosen;
         block->chosen = true;
     }
-    if (nr == last - first + 1)
+    if (blocks->some || (nr > 0 && nr - 1 == last - first))
         return 0;
     fprintf(stderr, "memplug: %s: not all of these blocks are there\n", argument);
     return CONTROL_NONE;
+}
+
+/* A number at the head of the text, which becomes what is behind it. */
+static bool take_number(const char **at, int base, uint64_t *number)
+{
+    char *end;
+
+    if (**at < '0' || **at > '9')
+        return false;
+    errno = 0;
+    *number = strtoull(*at, &end, base);
+    *at = end;
+    return errno == 0;
 }
 
 /* "8-11,14", each alone. */
@@ -129,36 +162,31 @@ static int choose_numbers(struct control_blocks *blocks, const char *argument)
     const char *at = argument;
     int status = 0;
 
-    while (status == 0 && *at != '\0') {
-        char *end;
-        uint64_t first = strtoull(at, &end, 10), last = first;
+    do {
+        uint64_t first, last;
 
-        if (end == at || *at < '0' || *at > '9')
+        if (!take_number(&at, 10, &first))
             return wrong(argument);
-        if (*end == '-') {
-            at = end + 1;
-            last = strtoull(at, &end, 10);
-            if (end == at || *at < '0' || *at > '9')
-                return wrong(argument);
-        }
-        if ((*end != ',' && *end != '\0') || (*end == ',' && end[1] == '\0') || last < first)
+        last = first;
+        if (*at == '-' && (at++, !take_number(&at, 10, &last)))
             return wrong(argument);
-        at = end + (*end == ',');
+        if ((*at != ',' && *at != '\0') || last < first)
+            return wrong(argument);
         status = choose_span(blocks, first, last, argument);
-    }
+    } while (status == 0 && *at++ == ',');
     return status;
 }
 
 /* Whole blocks only: what an address cuts off is no block. */
 static int choose_addresses(struct control_blocks *blocks, const char *argument)
 {
-    char *end;
-    uint64_t first = strtoull(argument, &end, 16), last;
+    const char *at = argument;
+    uint64_t first, last;
 
-    if (*end != '-' || strncmp(end + 1, "0x", 2) != 0)
+    if (!take_number(&at, 16, &first) || strncmp(at, "-0x", 3) != 0)
         return wrong(argument);
-    last = strtoull(end + 1, &end, 16);
-    if (*end != '\0' || last < first)
+    at++;
+    if (!take_number(&at, 16, &last) || *at != '\0' || last < first)
         return wrong(argument);
     if (first % blocks->block_bytes != 0 || (last + 1) % blocks->block_bytes != 0) {
         fprintf(stderr, "memplug: %s: not whole blocks of 0x%llx bytes\n", argument,
@@ -168,21 +196,23 @@ static int choose_addresses(struct control_blocks *blocks, const char *argument)
     return choose_span(blocks, first / blocks->block_bytes, last / blocks->block_bytes, argument);
 }
 
-static bool read_size(const char *argument, uint64_t *bytes)
+bool control_read_number(const char *argument, uint64_t *number)
+{
+    return take_number(&argument, 10, number) && *argument == '\0';
+}
+
+bool control_read_size(const char *argument, uint64_t *bytes)
 {
     static const char units[] = "KMGT";
-    char *end;
     const char *unit;
 
-    *bytes = strtoull(argument, &end, 10);
-    if (end == argument || *argument < '0' || *argument > '9' || *end == '\0')
+    if (!take_number(&argument, 10, bytes) || *argument == '\0')
         return false;
-    unit = strchr(units, *end & ~0x20);
+    unit = strchr(units, *argument++ & ~0x20);
     if (unit == NULL || *unit == '\0' ||
-        (end[1] != '\0' && strcmp(end + 1, "iB") != 0 && strcmp(end + 1, "B") != 0))
+        (*argument != '\0' && strcmp(argument, "iB") != 0 && strcmp(argument, "B") != 0))
         return false;
-    *bytes <<= 10 * (unit - units + 1);
-    return true;
+    return !__builtin_mul_overflow(*bytes, (uint64_t)1 << 10 * (unit - units + 1), bytes);
 }
 
 static int choose_size(struct control_blocks *blocks, uint64_t bytes, const char *argument,
@@ -219,13 +249,16 @@ int control_choose(struct control_blocks *blocks, const char *argument, const ch
         for (size_t i = 0; i < blocks->nr; i++)
             blocks->list[i].chosen = true;
         blocks->nr_chosen = blocks->nr;
-        return blocks->nr > 0 ? 0 : CONTROL_NONE;
+        if (blocks->nr > 0 || blocks->some)
+            return 0;
+        fputs("memplug: the pool has no blocks\n", stderr);
+        return CONTROL_NONE;
     }
     if (strncmp(argument, "0x", 2) == 0)
         return choose_addresses(blocks, argument);
-    if (state != NULL && read_size(argument, &bytes))
+    if (state != NULL && control_read_size(argument, &bytes))
         return choose_size(blocks, bytes, argument, state, from_back, best_effort);
-    return *argument != '\0' ? choose_numbers(blocks, argument) : wrong(argument);
+    return choose_numbers(blocks, argument);
 }
 
 char *control_runs(const struct control_blocks *blocks, unsigned *nr_runs)

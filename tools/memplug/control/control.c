@@ -5,7 +5,10 @@
 #include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
+
+#define LEAST_MS 1000u /* of patience with one answer, whatever --timeout says */
 
 static const struct control_verb verbs[] = {
     {"list", "", "Jrnbo", 0, 0, true, control_list,
@@ -39,9 +42,12 @@ static const struct control_verb verbs[] = {
     {"why", "BLOCKS", "tJrno", 1, 1, false, control_why,
      "Could these blocks go offline now; and if not, what holds them, and what would help.\n\n"
      "  memplug why 8\n"},
-    {"wait", "[NUMBER]", "tT", 0, 1, false, control_wait,
-     "Wait for an operation that was started with --no-wait, or for all. Its end is our own.\n\n"
-     "  memplug wait 12\n"},
+    {"wait", "[NUMBER | BLOCKS STATE | free SIZE]", "tT", 0, 2, false, control_wait,
+     "Wait for an operation that was started with --no-wait, or for all, whose end is ours; until\n"
+     "blocks are online, offline or gone, or can go (can-go); or until so much memory is free.\n\n"
+     "  memplug wait 12\n"
+     "  memplug wait --timeout 60 8-11 can-go && memplug offline 8-11\n"
+     "  memplug wait free 2G\n"},
     {"cancel", "[NUMBER]", "t", 0, 1, false, control_cancel,
      "End an operation, or all; what it has changed is changed back.\n\n"
      "  memplug cancel\n"},
@@ -109,13 +115,22 @@ static int usage(const struct control_verb *verb, FILE *to, int status)
     return status;
 }
 
-static bool seconds(const char *text, unsigned *ms)
+uint64_t control_now_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static bool set_timeout(struct control_options *options, const char *text)
 {
     char *end;
     double value = strtod(text, &end);
 
-    *ms = value > 0 && value < 1000000 ? (unsigned)(value * 1000) : 0;
-    return *ms > 0 && *end == '\0';
+    options->timeout_ms = value > 0 && value < 1000000 ? (unsigned)(value * 1000) : 0;
+    options->deadline_ms = control_now_ms() + options->timeout_ms;
+    return options->timeout_ms > 0 && *end == '\0';
 }
 
 static bool set_option(struct control_options *options, int letter, const char *value)
@@ -126,9 +141,9 @@ static bool set_option(struct control_options *options, int letter, const char *
     case 'r': options->raw = true; return true;
     case 'n': options->no_headings = true; return true;
     case 'b': options->bytes = true; return true;
-    case 'o': options->output = value; return true;
+    case 'o': options->output = value; return *value != '\0';
     case 'a': options->all = true; return true;
-    case 'T': return seconds(value, &options->timeout_ms);
+    case 'T': return set_timeout(options, value);
     case 'w': options->no_wait = false; return true;
     case 'W': options->no_wait = true; return true;
     case 'd': options->dry_run = true; return true;
@@ -187,6 +202,8 @@ int control_main(int argc, char **argv)
         return status;
     if (!verb->everywhere && control_connect(&options, &client) != 0)
         return CONTROL_NONE;
+    if (options.timeout_ms != 0 && options.timeout_ms < client.timeout_ms)
+        client.timeout_ms = options.timeout_ms > LEAST_MS ? options.timeout_ms : LEAST_MS;
     status = verb->run(&options, &client);
     memplug_client_close(&client);
     if (fflush(stdout) != 0 || ferror(stdout))

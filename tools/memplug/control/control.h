@@ -25,7 +25,8 @@ struct control_options {
     const char *zone;
     bool json, raw, no_headings, bytes, all;
     bool dry_run, best_effort, no_wait, follow, offline;
-    unsigned timeout_ms;
+    unsigned timeout_ms;  /* 0: as the program's */
+    uint64_t deadline_ms; /* of the monotonic clock, when that is over; 0: none */
     char **arguments;
     int nr_arguments;
 };
@@ -40,8 +41,11 @@ struct control_verb {
 
 /* The exit status of one of these verbs. */
 int control_main(int argc, char **argv);
+uint64_t control_now_ms(void);
 
 /* --- target.c --------------------------------------------------------------------------------- */
+
+#define CONTROL_PATIENCE_MS 10000u /* with a program whose answer takes moments */
 
 /* "redis-server", of a pid; "?" if it cannot be known. */
 void control_name(int pid, char *name, size_t size_bytes);
@@ -61,11 +65,16 @@ int control_try(struct memplug_client *client, char **text, const char *format, 
 uint64_t control_number(const char *text, const char *name, uint64_t alternative);
 /* Copied; "" if it is not there. */
 void control_word(const char *text, const char *name, char *word, size_t size_bytes);
+/* "memplug: NAME: why", of a call that failed; without a text the error's own words. name may be
+ * null. */
+void control_say(const char *name, int error, const char *text);
 /* What is written, followed on a terminal; the tree's answer. Says the reason of a failure. With
- * --no-wait it is started, and its number said. */
+ * --no-wait it is started, and its number said. What is left of --timeout is its time. */
 int control_set(struct memplug_client *client, const struct control_options *options,
                 const char *path, const char *text);
-int control_follow(struct memplug_client *client, const struct memplug_client_request *request);
+/* The same for what has been started: patience_ms 0 is for good. */
+int control_follow(struct memplug_client *client, const struct memplug_client_request *request,
+                   unsigned patience_ms);
 /* As people read it, "1.5G", or exact. */
 void control_size(uint64_t bytes, bool exact, char *text, size_t size_bytes);
 
@@ -84,6 +93,7 @@ struct control_block {
 struct control_blocks {
     struct control_block *list;
     size_t nr, nr_chosen;
+    bool some; /* whoever chooses may name blocks that are not there */
     uint64_t block_bytes, page_bytes;
 };
 
@@ -95,6 +105,9 @@ void control_free_blocks(struct control_blocks *blocks);
  * CONTROL_NONE: there are not so many, which with best effort is no matter. */
 int control_choose(struct control_blocks *blocks, const char *argument, const char *state,
                    bool from_back, bool best_effort);
+/* "12"; "4G". */
+bool control_read_number(const char *argument, uint64_t *number);
+bool control_read_size(const char *argument, uint64_t *bytes);
 bool control_is_online(const struct control_block *block);
 /* "8-11,14" of the chosen ones; to be freed. How many runs these are. */
 char *control_runs(const struct control_blocks *blocks, unsigned *nr_runs);

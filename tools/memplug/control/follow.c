@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* memplug wait, cancel, events, stat: what is going on, has been, and how much. */
+/* memplug events, stat: what has been, and how much. */
 #include "control.h"
 
 #include <errno.h>
@@ -7,97 +7,6 @@
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-
-/* --- operations ------------------------------------------------------------------------------- */
-
-/* Numbers of those that have not ended, oldest first. */
-static unsigned open_operations(struct memplug_client *client,
-                                uint64_t numbers[MEMPLUG_SERVE_OPERATIONS])
-{
-    const struct memplug_client_request request = {.verb = MEMPLUG_SERVE_OPERATIONS_GET};
-    char *text = NULL;
-    unsigned nr = 0;
-
-    if (memplug_client_call(client, &request, &text) < 0)
-        fprintf(stderr, "memplug: %s\n", text != NULL ? text : "the program does not answer");
-    else
-        for (char *line = strtok(text, "\n"); line != NULL; line = strtok(NULL, "\n")) {
-            char state[16];
-            unsigned long long number;
-
-            if (sscanf(line, "%llu %15s", &number, state) == 2 && strcmp(state, "ended") != 0 &&
-                nr < MEMPLUG_SERVE_OPERATIONS)
-                numbers[nr++] = number;
-        }
-    free(text);
-    return nr;
-}
-
-static int by_number(struct memplug_client *client, enum memplug_serve_verb verb, uint64_t number)
-{
-    char digits[24];
-    const struct memplug_client_request request = {
-        .verb = verb,
-        .data = digits,
-        .length = (size_t)snprintf(digits, sizeof(digits), "%llu", (unsigned long long)number),
-    };
-    char *text = NULL;
-    int result;
-
-    if (verb == MEMPLUG_SERVE_WAIT)
-        return control_follow(client, &request);
-    result = memplug_client_call(client, &request, &text);
-    if (result < 0)
-        fprintf(stderr, "memplug: %s\n", text != NULL ? text : strerror(-result));
-    free(text);
-    return result;
-}
-
-/* The number that was given, or all that have not ended. 0 of them: CONTROL_USAGE is no number. */
-static int each(const struct control_options *options, struct memplug_client *client,
-                enum memplug_serve_verb verb, unsigned *nr_met)
-{
-    uint64_t numbers[MEMPLUG_SERVE_OPERATIONS];
-    unsigned nr = 1, nr_well = 0;
-    char *end = NULL;
-
-    if (options->nr_arguments > 0)
-        numbers[0] = strtoull(options->arguments[0], &end, 10);
-    else
-        nr = open_operations(client, numbers);
-    if (end != NULL && (end == options->arguments[0] || *end != '\0')) {
-        fprintf(stderr, "memplug: %s: not the number of an operation\n", options->arguments[0]);
-        return CONTROL_USAGE;
-    }
-    for (unsigned i = 0; i < nr; i++)
-        nr_well += by_number(client, verb, numbers[i]) >= 0;
-    *nr_met = nr;
-    return nr_well == nr ? CONTROL_ALL : nr_well > 0 ? CONTROL_PARTLY : CONTROL_NONE;
-}
-
-int control_wait(const struct control_options *options, struct memplug_client *client)
-{
-    unsigned nr;
-
-    if (options->timeout_ms != 0)
-        alarm((options->timeout_ms + 999) / 1000); /* ends us, and not what we wait for */
-    return each(options, client, MEMPLUG_SERVE_WAIT, &nr);
-}
-
-int control_cancel(const struct control_options *options, struct memplug_client *client)
-{
-    unsigned nr = 0;
-    int status = each(options, client, MEMPLUG_SERVE_CANCEL, &nr);
-
-    if (status != CONTROL_ALL || options->nr_arguments > 0)
-        return status;
-    /* Then what did not come by the socket. */
-    if (memplug_client_set(client, "memplug/cancel", "1", NULL) < 0 && nr == 0) {
-        fputs("memplug: nothing is running\n", stderr);
-        return CONTROL_NONE;
-    }
-    return CONTROL_ALL;
-}
 
 /* --- events ----------------------------------------------------------------------------------- */
 
@@ -177,21 +86,36 @@ static int hear(void *context, enum memplug_serve_kind kind, int result, const c
     return fflush(stdout) != 0;
 }
 
-int control_events(const struct control_options *options, struct memplug_client *client)
+static int follow(const struct control_options *options, struct memplug_client *client)
 {
     struct follower follower = {.options = options};
     const struct memplug_client_request watch = {.verb = MEMPLUG_SERVE_WATCH,
                                                  .path = "memplug/events",
                                                  .hear = hear,
                                                  .context = &follower};
+    char *text = NULL;
+    int result;
+
+    if (options->output != NULL || options->raw) {
+        fputs("memplug: events --follow has lines of its own: not with -o or -r\n", stderr);
+        return CONTROL_USAGE;
+    }
+    client->timeout_ms = 0;
+    result = memplug_client_call(client, &watch, &text);
+    if (result < 0 && result != -ECONNRESET)
+        control_say("memplug/events", result, text);
+    free(text);
+    return result == -ECONNRESET ? CONTROL_ALL : CONTROL_NONE; /* it has ended; nobody reads us */
+}
+
+int control_events(const struct control_options *options, struct memplug_client *client)
+{
     struct control_table *table;
     struct event event;
     char *text;
 
-    if (options->follow) {
-        memplug_client_call(client, &watch, NULL);
-        return CONTROL_NONE; /* the program has ended, or nobody reads us */
-    }
+    if (options->follow)
+        return follow(options, client);
     table = control_table_new(options, "events", event_columns, 4);
     text = table != NULL ? control_get(client, "memplug/events") : NULL;
     if (text == NULL)
@@ -305,7 +229,7 @@ int control_stat(const struct control_options *options, struct memplug_client *c
         return print_counters(options, client);
     if (*end == '\0' && options->nr_arguments > 1)
         count = strtol(options->arguments[1], &end, 10);
-    if (*end != '\0' || seconds < 0.01 || seconds > 1e6 || count == 0) {
+    if (*end != '\0' || !(seconds >= 0.01 && seconds <= 1e6) || count == 0) {
         fputs("memplug: stat SECONDS COUNT\n", stderr);
         return CONTROL_USAGE;
     }

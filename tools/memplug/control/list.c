@@ -3,10 +3,12 @@
 #include "control.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define PATIENCE_MS 2000u
@@ -58,15 +60,27 @@ static void put_program(struct listing *listing, const struct memplug_client *cl
     control_table_text(listing->table, L_PATH, path);
 }
 
-/* What a program left that died: its name is a number, and no process has that. */
+/* What a program left that died: its name begins with a number, and no process has that. By the
+ * directory's descriptor, and only in one's own: another user could put a link in its place. */
 static void clean(const char *path)
 {
     const char *name = strrchr(path, '/') + 1;
-    char *end;
+    struct stat status;
+    char *end, directory[4096];
     long pid = strtol(name, &end, 10);
+    int fd;
 
-    if (pid > 0 && *end == '\0' && kill((pid_t)pid, 0) != 0 && errno == ESRCH)
-        unlink(path);
+    if (pid <= 0 || (*end != '\0' && *end != '-') || kill((pid_t)pid, 0) == 0 || errno != ESRCH)
+        return;
+    snprintf(directory, sizeof(directory), "%.*s", (int)(name - path), path);
+    directory[name - path - 1] = '\0'; /* or a link would be followed */
+    fd = open(directory, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    if (fstat(fd, &status) == 0 && status.st_uid == geteuid() &&
+        fstatat(fd, name, &status, AT_SYMLINK_NOFOLLOW) == 0 && S_ISSOCK(status.st_mode))
+        unlinkat(fd, name, 0);
+    close(fd);
 }
 
 static int list_one(void *context, const char *path)

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PATIENCE_MS 2000u
+#define PATIENCE_MS 2000u /* for each of all that there are */
 
 void control_name(int pid, char *name, size_t size_bytes)
 {
@@ -74,8 +74,8 @@ int control_connect(const struct control_options *options, struct memplug_client
                 search.nr);
     if (search.nr != 1)
         return -ESRCH;
-    error = memplug_client_open(client, search.path, 0);
+    error = memplug_client_open(client, search.path, CONTROL_PATIENCE_MS);
     if (error != 0)
-        fprintf(stderr, "memplug: %s: %s\n", search.path, strerror(-error));
+        control_say(search.path, error, NULL);
     return error;
 }

@@ -9,6 +9,19 @@
 #include <string.h>
 #include <unistd.h>
 
+/* What the way back may take, when the time of an operation is over, before it is given up. */
+#define WAY_BACK_MS 30000u
+#define USUAL_MS 30000u
+
+void control_say(const char *name, int error, const char *text)
+{
+    if (text == NULL)
+        text = error == -EAGAIN       ? "the program does not answer"
+               : error == -ECONNRESET ? "the program has ended"
+                                      : strerror(-error);
+    fprintf(stderr, "memplug: %s%s%s\n", name != NULL ? name : "", name != NULL ? ": " : "", text);
+}
+
 /* --- reading ---------------------------------------------------------------------------------- */
 
 char *control_get(struct memplug_client *client, const char *format, ...)
@@ -23,7 +36,7 @@ char *control_get(struct memplug_client *client, const char *format, ...)
     result = memplug_client_get(client, path, &text);
     if (result >= 0)
         return text;
-    fprintf(stderr, "memplug: %s: %s\n", path, text != NULL ? text : strerror(-result));
+    control_say(path, result, text);
     free(text);
     return NULL;
 }
@@ -123,9 +136,10 @@ static int hear(void *context, enum memplug_serve_kind kind, int result, const c
 }
 
 static int follow(struct memplug_client *client, const struct memplug_client_request *request,
-                  bool leave)
+                  bool leave, unsigned patience_ms)
 {
     struct memplug_client_request followed = *request;
+    unsigned usual_ms = client->timeout_ms;
     struct follower follower = {.terminal = isatty(STDERR_FILENO) == 1 && !leave, .leave = leave};
     char *text = NULL;
     int result;
@@ -133,31 +147,43 @@ static int follow(struct memplug_client *client, const struct memplug_client_req
     followed.flags |= MEMPLUG_SERVE_PROGRESS;
     followed.hear = hear;
     followed.context = &follower;
+    client->timeout_ms = patience_ms;
     result = memplug_client_call(client, &followed, &text);
+    client->timeout_ms = usual_ms;
     if (follower.drawn)
         fputs("\r\033[K", stderr);
     if (result < 0)
-        fprintf(stderr, "memplug: %s\n", text != NULL ? text : strerror(-result));
+        control_say(NULL, result,
+                    text == NULL && result == -EAGAIN ? "it has not ended in time" : text);
     free(text);
     return result;
 }
 
-int control_follow(struct memplug_client *client, const struct memplug_client_request *request)
+int control_follow(struct memplug_client *client, const struct memplug_client_request *request,
+                   unsigned patience_ms)
 {
-    return follow(client, request, false);
+    return follow(client, request, false, patience_ms);
 }
 
 int control_set(struct memplug_client *client, const struct control_options *options,
                 const char *path, const char *text)
 {
-    const struct memplug_client_request request = {
+    struct memplug_client_request request = {
         .verb = MEMPLUG_SERVE_SET,
         .flags = options->no_wait ? MEMPLUG_SERVE_DETACHED : 0,
-        .timeout_ms = options->timeout_ms,
         .path = path,
         .data = text,
         .length = strlen(text),
     };
+    uint64_t now_ms = control_now_ms(), left_ms = USUAL_MS;
 
-    return follow(client, &request, options->no_wait);
+    if (options->deadline_ms != 0) {
+        left_ms = options->deadline_ms > now_ms ? options->deadline_ms - now_ms : 0;
+        request.timeout_ms = (uint32_t)left_ms;
+    }
+    if (left_ms == 0) {
+        control_say(NULL, -ETIMEDOUT, "the time is over");
+        return -ETIMEDOUT;
+    }
+    return follow(client, &request, options->no_wait, (unsigned)left_ms + WAY_BACK_MS);
 }
