@@ -11,8 +11,6 @@
 #define MS 1000000ull
 /* Is the socket's file still there? */
 #define REST_NS (10000 * MS)
-/* How often a file is read that somebody watches. */
-#define WATCH_NS (100 * MS)
 /* An operation's end is seen when an eighth more of its time has passed. */
 #define LOOK_LEAST_NS (1 * MS)
 #define LOOK_MOST_NS (50 * MS)
@@ -56,13 +54,10 @@ void mpl_hang_up(struct memplug_server *server, struct mpl_connection *connectio
 
     if (connection->fd < 0)
         return;
-    if (connection->business == MPL_SETTING || connection->business == MPL_WAITING)
+    if (connection->business == MPL_SETTING)
         operation = mpl_operation_find(server, connection->number);
-    if (operation != NULL) {
-        if (connection->business == MPL_SETTING && !operation->detached)
-            mpl_operation_cancel(operation, mpl_serve_now_ns());
-        operation->told = true;
-    }
+    if (operation != NULL && !operation->detached)
+        mpl_operation_cancel(operation, mpl_serve_now_ns());
     mpl_send_forget(connection);
     close_gently(connection->fd);
     connection->fd = -1;
@@ -226,7 +221,8 @@ static uint64_t patience_ns(struct memplug_server *server, const struct mpl_conn
     if (connection->fd < 0 || connection->business == MPL_IDLE)
         return REST_NS;
     if (connection->business == MPL_WATCHING)
-        return WATCH_NS;
+        return connection->held != NULL ? REST_NS
+                                        : MPL_WATCH_NS - (now_ns - connection->watched_ns);
     operation = mpl_operation_find(server, connection->number);
     if (operation == NULL || mpl_operation_state(operation) == MPL_ENDED)
         return LOOK_LEAST_NS;
@@ -254,7 +250,7 @@ static int look_after(struct memplug_server *server)
     }
     if (server->deaf_until_ns != 0)
         wait_ns = least(wait_ns, DEAF_NS);
-    return (int)(wait_ns / MS);
+    return (int)((wait_ns + MS - 1) / MS); /* or the last of it would be spun away */
 }
 
 static void loop(struct memplug_server *server)

@@ -147,7 +147,6 @@ static void set(struct memplug_server *server, struct mpl_connection *connection
     operation->timeout_ns = (uint64_t)head->timeout_ms * 1000000;
     operation->queued_ns = mpl_serve_now_ns();
     operation->detached = (head->flags & MEMPLUG_SERVE_DETACHED) != 0;
-    operation->told = false;
     mpl_operation_queue(server, operation);
     connection->business = MPL_SETTING;
     connection->id = head->id;
@@ -171,6 +170,7 @@ static void watch(struct memplug_server *server, struct mpl_connection *connecti
     connection->business = MPL_WATCHING;
     connection->id = request->head.id;
     connection->watched_hash = 0;
+    connection->watched_ns = 0;
 }
 
 static void operations(struct memplug_server *server, struct mpl_connection *connection,
@@ -223,7 +223,6 @@ static void wait_for(struct memplug_server *server, struct mpl_connection *conne
 
     if (operation == NULL)
         return;
-    operation->told = false;
     connection->business = MPL_WAITING;
     connection->id = request->head.id;
     connection->number = operation->number;
@@ -367,21 +366,22 @@ static void look_at_operation(struct memplug_server *server, struct mpl_connecti
         mpl_refuse(server, connection, connection->id, -ESRCH, "the operation ended too long ago");
         return;
     }
-    operation->told = true;
     if (operation->result < 0)
         answer_reason(server, connection, connection->id, &operation->reason);
     else
         answer(server, connection, connection->id, operation->result, "", 0);
 }
 
-static void look_at_file(struct memplug_server *server, struct mpl_connection *connection)
+static void look_at_file(struct memplug_server *server, struct mpl_connection *connection,
+                         uint64_t now_ns)
 {
     struct mpl_message event = {.kind = MEMPLUG_SERVE_EVENT, .text = server->text};
     uint64_t hash;
     int result;
 
-    if (connection->held != NULL)
+    if (connection->held != NULL || now_ns - connection->watched_ns < MPL_WATCH_NS)
         return;
+    connection->watched_ns = now_ns;
     result = mpl_read(server, MPL_READ_HANDLE, "", 0, &connection->watched);
     if (result == -ETIMEDOUT)
         return; /* it is looked at again */
@@ -402,7 +402,7 @@ static void look_at_file(struct memplug_server *server, struct mpl_connection *c
 void mpl_look(struct memplug_server *server, struct mpl_connection *connection, uint64_t now_ns)
 {
     if (connection->business == MPL_WATCHING)
-        look_at_file(server, connection);
+        look_at_file(server, connection, now_ns);
     else
         look_at_operation(server, connection, now_ns);
 }

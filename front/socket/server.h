@@ -19,6 +19,7 @@
 #define MPL_LINE_BYTES 128u
 #define MPL_LINE_MAX_BYTES 1024u /* of an operation: its path, its text, words of its steps */
 #define MPL_NOBODY UINT32_MAX
+#define MPL_WATCH_NS 100000000ull /* how often a file is read that somebody watches */
 
 /* A word on which one thread waits for another. */
 typedef uint32_t mpl_word_t;
@@ -32,7 +33,7 @@ struct mpl_operation {
      * ENDED may read all. */
     uint32_t state;
     uint64_t number;
-    bool detached, told;       /* the door's: its client has its answer, or is none */
+    bool detached;             /* the door's */
     uint64_t queued_ns, timeout_ns; /* 0: the tree's limit */
     uint64_t ended_ns;
     struct memplug_attr_handle handle;
@@ -60,7 +61,7 @@ struct mpl_connection {
     uint64_t last_ns;       /* when it was last heard of */
     uint64_t news_ns, news_hash;
     struct memplug_attr_handle watched;
-    uint64_t watched_hash;
+    uint64_t watched_ns, watched_hash; /* when it was read last */
     /* Packets that the client has not taken yet, each behind its length; mapped while there are. */
     char *held;
     size_t held_bytes, sent_bytes;
@@ -178,7 +179,8 @@ void mpl_read_end(struct memplug_server *server);
 /* --- work.c ----------------------------------------------------------------------------------- */
 
 void *mpl_worker(void *server);
-/* By the door, all of these. A slot whose state is FREE, or null. */
+/* By the door, all of these. A slot whose state is FREE, or null: of all somebody waits for the end,
+ * or for the answer. */
 struct mpl_operation *mpl_operation_new(struct memplug_server *server);
 void mpl_operation_queue(struct memplug_server *server, struct mpl_operation *operation);
 struct mpl_operation *mpl_operation_find(struct memplug_server *server, uint64_t number);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Operations: writes to the tree, one after another in a thread of their own. The door makes,
- * cancels and forgets them; a slot that has ended and whose client knows is used again, the oldest
- * first.
+ * cancels and forgets them; a slot that has ended and whose end nobody waits for is used again, the
+ * oldest first.
  */
 #include "server.h"
 #include "sys.h"
@@ -108,6 +108,18 @@ enum mpl_operation_state mpl_operation_state(const struct mpl_operation *operati
     return (enum mpl_operation_state)__atomic_load_n(&operation->state, __ATOMIC_ACQUIRE);
 }
 
+static bool somebody_waits(const struct memplug_server *server, uint64_t number)
+{
+    for (unsigned i = 0; i < MEMPLUG_SERVE_CONNECTIONS; i++) {
+        const struct mpl_connection *connection = &server->connections[i];
+
+        if ((connection->business == MPL_SETTING || connection->business == MPL_WAITING) &&
+            connection->number == number)
+            return true;
+    }
+    return false;
+}
+
 struct mpl_operation *mpl_operation_new(struct memplug_server *server)
 {
     struct mpl_operation *found = NULL;
@@ -118,8 +130,8 @@ struct mpl_operation *mpl_operation_new(struct memplug_server *server)
 
         if (state == MPL_FREE)
             return operation;
-        if (state == MPL_ENDED && operation->told &&
-            (found == NULL || operation->number < found->number))
+        if (state == MPL_ENDED && (found == NULL || operation->number < found->number) &&
+            !somebody_waits(server, operation->number))
             found = operation;
     }
     if (found != NULL)

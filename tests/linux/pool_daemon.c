@@ -41,7 +41,7 @@ static struct daemon {
     struct memplug_config config;
     struct memplug_attr attr;
     struct memplug_range_files files;
-    struct memplug_attr_file all_files[MEMPLUG_RANGE_NR_FILES + 1];
+    struct memplug_attr_file all_files[MEMPLUG_RANGE_NR_FILES + 2];
     struct memplug_server *server;
     struct mpl_fence fence;
     const char *directory;
@@ -110,6 +110,15 @@ static int show_late(void *context, char *text, size_t size_bytes)
     return snprintf(text, size_bytes, "late\n");
 }
 
+/* memplug/host/reads: how often it was read. */
+static int show_reads(void *context, char *text, size_t size_bytes)
+{
+    static _Atomic unsigned nr;
+
+    (void)context;
+    return snprintf(text, size_bytes, "%u\n", atomic_fetch_add(&nr, 1) + 1);
+}
+
 static int start_writers(unsigned nr)
 {
     uint64_t nr_pages = d.size_bytes / PAGE;
@@ -130,7 +139,7 @@ static int start(const char *directory, uint64_t nr_blocks, uint64_t mib, unsign
     static const struct memplug_subscriber subscriber = {.name = "slow", .notify = slow_down};
     struct memplug_serve_config serve = {.attr = &d.attr, .directory = directory};
     struct memplug_attr_config attr = {
-        .pool_config = &d.config, .files = d.all_files, .nr_files = MEMPLUG_RANGE_NR_FILES + 1};
+        .pool_config = &d.config, .files = d.all_files, .nr_files = MEMPLUG_RANGE_NR_FILES + 2};
     void *memory;
 
     d.directory = directory;
@@ -142,6 +151,8 @@ static int start(const char *directory, uint64_t nr_blocks, uint64_t mib, unsign
     memcpy(d.all_files, d.files.files, sizeof(d.files.files));
     d.all_files[MEMPLUG_RANGE_NR_FILES] = (struct memplug_attr_file){
         .name = "late", .mode = 0444, .show = show_late};
+    d.all_files[MEMPLUG_RANGE_NR_FILES + 1] = (struct memplug_attr_file){
+        .name = "reads", .mode = 0444, .show = show_reads};
     d.size_bytes = mib * MIB;
     if (memplug_subscribe(d.machine.pool, &subscriber) != 0 ||
         memplug_map(d.machine.space, d.size_bytes, NULL, &memory, &d.machine.reason) != 0 ||

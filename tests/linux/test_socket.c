@@ -372,6 +372,40 @@ static void a_watch_tells_what_changes(void **state)
                          "online_movable"), 14);
 }
 
+/* However much the others ask, it is looked at ten times a second. */
+static void a_watch_is_no_load(void **state)
+{
+    struct heard heard = {0};
+    struct memplug_client_request request = {.verb = MEMPLUG_SERVE_WATCH,
+                                             .path = "memplug/host/reads",
+                                             .hear = hear,
+                                             .context = &heard};
+    struct memplug_client client = client_of(&program);
+    unsigned nr_asked = 0, before = (unsigned)atoi(get(&program, request.path));
+    uint64_t start_ms, nr_looks;
+    pid_t child = fork();
+
+    (void)state;
+    assert_true(child >= 0);
+    if (child == 0) {
+        struct memplug_client watching;
+
+        alarm(20);
+        if (memplug_client_open(&watching, program.path, 0) == 0)
+            memplug_client_call(&watching, &request, NULL);
+        _exit(1);
+    }
+    start_ms = now_ms();
+    for (; now_ms() - start_ms < 500; nr_asked++)
+        assert_true(ask_on(&client, "memplug/stat", NULL, NULL) > 0);
+    nr_looks = (unsigned)atoi(get(&program, request.path)) - before;
+    assert_true(nr_asked > 100); /* or nothing was asked of the door */
+    assert_true(nr_looks >= 3 && nr_looks <= (now_ms() - start_ms) / 100 + 3);
+    kill(child, SIGKILL);
+    waitpid(child, NULL, 0);
+    memplug_client_close(&client);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -389,6 +423,7 @@ int main(void)
         cmocka_unit_test(the_queue_has_an_end),
         cmocka_unit_test(a_late_read_is_given_up),
         cmocka_unit_test(a_watch_tells_what_changes),
+        cmocka_unit_test(a_watch_is_no_load),
     };
 
     if (!can_move()) {
