@@ -136,7 +136,7 @@ static void online_added(struct mpl_op *op, uint64_t first, uint64_t nr_blocks)
     for (uint64_t id = first; id < first + nr_blocks; id++) {
         mpl_reason_reset(op->reason);
         op->first = id;
-        if (mpl_online(op, id, 1) == 0 || refused.why != NULL)
+        if (mpl_online(op, id, 1, NULL) == 0 || refused.why != NULL)
             continue;
         refused = *op->reason;
         refused.block = (int64_t)id;
@@ -232,19 +232,66 @@ int memplug_memmap_supported(const struct memplug *pool, uint64_t size_bytes,
                                 false, alignment);
 }
 
+/* --- runs of blocks --------------------------------------------------------------------------- */
+
+/* A bit per block of the pool: see mpl_objects. */
+struct set {
+    uint64_t nr, only[MPL_MAX_BLOCKS / 64];
+};
+
+static void mark(struct set *set, uint64_t id)
+{
+    set->only[id / 64] |= (uint64_t)1 << (id % 64);
+    set->nr++;
+}
+
+/* From the first block of runs that are in order to the last. */
+static uint64_t hull_of(const struct memplug_blocks *runs, unsigned nr_runs)
+{
+    return runs[nr_runs - 1].first + runs[nr_runs - 1].nr_blocks - runs[0].first;
+}
+
+/* There is such a block; from here on a failure is its. */
+static int check_there(struct mpl_op *op, uint64_t id)
+{
+    op->reason->block = id <= INT64_MAX ? (int64_t)id : -1;
+    if (id < op->pool->nr_blocks_max &&
+        mpl_block_state(mpl_block_at(op->pool, id)) != MEMPLUG_BLOCK_ABSENT)
+        return 0;
+    return mpl_fail(op, -MPL_ENODEV, "there is no such block", NULL);
+}
+
+static int check_order(struct mpl_op *op, const struct memplug_blocks *runs, unsigned nr_runs)
+{
+    uint64_t next = 0;
+
+    for (unsigned i = 0; i < nr_runs; i++) {
+        if (runs[i].nr_blocks == 0)
+            return mpl_fail(op, -MPL_EINVAL, "no block was named", NULL);
+        if (runs[i].first < next)
+            return mpl_fail(op, -MPL_EINVAL, "the blocks are not in order", NULL);
+        next = runs[i].nr_blocks <= UINT64_MAX - runs[i].first
+                   ? runs[i].first + runs[i].nr_blocks
+                   : UINT64_MAX; /* where there is no block */
+    }
+    return nr_runs > 0 ? 0 : mpl_fail(op, -MPL_EINVAL, "no block was named", NULL);
+}
+
+/* --- remove ----------------------------------------------------------------------------------- */
+
 /* Whole units, all with or all without a memmap of their own. */
 static int check_units(struct mpl_op *op, uint64_t first, uint64_t nr_blocks)
 {
     struct memplug *pool = op->pool;
-    bool own = mpl_block_at(pool, first)->memmap != MEMPLUG_MEMMAP_HOST;
 
-    for (uint64_t id = first; id < first + nr_blocks; id++) {
-        const struct mpl_block *block = mpl_block_at(pool, id);
+    for (uint64_t i = 0; i < nr_blocks; i++) {
+        const struct mpl_block *block;
 
-        op->reason->block = (int64_t)id;
-        if (mpl_block_state(block) == MEMPLUG_BLOCK_ABSENT)
-            return mpl_fail(op, -MPL_ENODEV, "there is no such block", NULL);
-        if ((block->memmap != MEMPLUG_MEMMAP_HOST) != own)
+        if (check_there(op, first + i) != 0)
+            return -MPL_ENODEV;
+        block = mpl_block_at(pool, first + i);
+        if ((block->memmap != MEMPLUG_MEMMAP_HOST) !=
+            (mpl_block_at(pool, first)->memmap != MEMPLUG_MEMMAP_HOST))
             return mpl_fail(op, -MPL_EINVAL,
                             "the range has blocks with and without a memmap of their own",
                             "remove them as they were added");
@@ -271,107 +318,123 @@ static int check_offline(struct mpl_op *op, uint64_t first, uint64_t nr_blocks)
     return 0;
 }
 
-/* The range is one, the lock is taken, and there are whole units. */
-static int enter_remove(struct mpl_op *op, uint64_t address, uint64_t size_bytes)
+/* Of these blocks those that are not offline; op->first is the first of all. */
+static void mark_online(struct mpl_op *op, const struct memplug_blocks *run, struct set *online)
 {
-    unsigned block_shift = op->pool->geometry.block_shift;
-    int error = mpl_range_check(op, address, size_bytes);
+    for (uint64_t id = run->first; id < run->first + run->nr_blocks; id++) {
+        if (mpl_block_state(mpl_block_at(op->pool, id)) == MEMPLUG_BLOCK_OFFLINE)
+            continue;
+        if (online->nr == 0)
+            op->first = id;
+        mark(online, id);
+    }
+}
 
-    if (error == 0 && address == MEMPLUG_ANY_ADDRESS)
-        error = mpl_fail(op, -MPL_EINVAL, "no address was given", NULL);
-    if (error == 0)
-        error = mpl_door_lock(op);
+/* May these go: whole units, offline unless they are to become it first? */
+static int check_removal(struct mpl_op *op, const struct memplug_blocks *runs, unsigned nr_runs,
+                         struct set *online)
+{
+    int error = check_order(op, runs, nr_runs);
+
+    for (unsigned i = 0; i < nr_runs && error == 0; i++)
+        error = check_units(op, runs[i].first, runs[i].nr_blocks);
+    for (unsigned i = 0; i < nr_runs && error == 0; i++)
+        if (online != NULL)
+            mark_online(op, &runs[i], online);
+        else
+            error = check_offline(op, runs[i].first, runs[i].nr_blocks);
+    return error;
+}
+
+/* What offline has committed cannot be taken back: removal does not fail. */
+static int remove_blocks(struct mpl_op *op, const struct memplug_blocks *runs, unsigned nr_runs,
+                         bool offline)
+{
+    struct set online = {.nr = 0};
+    int error = mpl_door_lock(op);
+
     if (error != 0)
         return error;
-    error = check_units(op, address >> block_shift, size_bytes >> block_shift);
-    return error != 0 ? mpl_door_unlock(op, error) : 0;
+    error = check_removal(op, runs, nr_runs, offline ? &online : NULL);
+    if (error == 0)
+        error = mpl_op_check(op);
+    if (error == 0 && online.nr != 0)
+        error = mpl_offline(op, runs[0].first, hull_of(runs, nr_runs), online.only);
+    for (unsigned i = 0; i < nr_runs && error == 0; i++)
+        mpl_remove(op->pool, runs[i].first, runs[i].nr_blocks);
+    return mpl_door_unlock(op, error);
+}
+
+static int remove_range(struct memplug *pool, uint64_t address, uint64_t size_bytes, bool offline,
+                        const struct memplug_limit *limit, struct memplug_reason *reason)
+{
+    const struct memplug_blocks run = {
+        .first = address >> pool->geometry.block_shift,
+        .nr_blocks = size_bytes >> pool->geometry.block_shift,
+    };
+    struct mpl_door door;
+    int error;
+
+    mpl_door_open(&door, pool, offline ? "offline and remove" : "remove", limit, reason);
+    error = mpl_range_check(&door.op, address, size_bytes);
+    if (error == 0 && address == MEMPLUG_ANY_ADDRESS)
+        error = mpl_fail(&door.op, -MPL_EINVAL, "no address was given", NULL);
+    return error != 0 ? error : remove_blocks(&door.op, &run, 1, offline);
 }
 
 int memplug_remove(struct memplug *pool, uint64_t address, uint64_t size_bytes,
                    const struct memplug_limit *limit, struct memplug_reason *reason)
 {
-    uint64_t first = address >> pool->geometry.block_shift;
-    uint64_t nr_blocks = size_bytes >> pool->geometry.block_shift;
-    struct mpl_door door;
-    int error;
-
-    mpl_door_open(&door, pool, "remove", limit, reason);
-    error = enter_remove(&door.op, address, size_bytes);
-    if (error != 0)
-        return error;
-    error = check_offline(&door.op, first, nr_blocks);
-    if (error == 0)
-        error = mpl_op_check(&door.op);
-    if (error == 0)
-        mpl_remove(pool, first, nr_blocks);
-    return mpl_door_unlock(&door.op, error);
+    return remove_range(pool, address, size_bytes, false, limit, reason);
 }
 
-/* The blocks of the range that are online, a bit for each; op->first is the first of them. Returns
- * how many. */
-static uint64_t find_online(struct mpl_op *op, uint64_t first, uint64_t nr_blocks, uint64_t *online)
-{
-    uint64_t nr_online = 0;
-
-    for (uint64_t id = first; id < first + nr_blocks; id++) {
-        if (mpl_block_state(mpl_block_at(op->pool, id)) == MEMPLUG_BLOCK_OFFLINE)
-            continue;
-        online[id / 64] |= (uint64_t)1 << (id % 64);
-        if (nr_online++ == 0)
-            op->first = id;
-    }
-    return nr_online;
-}
-
-/* What offline has committed cannot be taken back: removal does not fail. */
 int memplug_offline_and_remove(struct memplug *pool, uint64_t address, uint64_t size_bytes,
                                const struct memplug_limit *limit, struct memplug_reason *reason)
 {
-    uint64_t first = address >> pool->geometry.block_shift;
-    uint64_t nr_blocks = size_bytes >> pool->geometry.block_shift;
-    uint64_t online[MPL_MAX_BLOCKS / 64] = {0};
-    struct mpl_door door;
-    int error;
+    return remove_range(pool, address, size_bytes, true, limit, reason);
+}
 
-    mpl_door_open(&door, pool, "offline and remove", limit, reason);
-    error = enter_remove(&door.op, address, size_bytes);
-    if (error != 0)
-        return error;
-    error = mpl_op_check(&door.op);
-    if (error == 0 && find_online(&door.op, first, nr_blocks, online) != 0)
-        error = mpl_offline(&door.op, first, nr_blocks, online);
-    if (error == 0)
-        mpl_remove(pool, first, nr_blocks);
-    return mpl_door_unlock(&door.op, error);
+int memplug_remove_blocks(struct memplug *pool, const struct memplug_blocks *runs,
+                          unsigned nr_runs, bool offline, const struct memplug_limit *limit,
+                          struct memplug_reason *reason)
+{
+    struct mpl_door door;
+
+    mpl_door_open(&door, pool, offline ? "offline and remove" : "remove", limit, reason);
+    return remove_blocks(&door.op, runs, nr_runs, offline);
 }
 
 /* --- online and offline ----------------------------------------------------------------------- */
 
-static int check_blocks(struct mpl_op *op, uint64_t first, uint64_t nr_blocks,
-                        enum memplug_block_state state, const char *why)
+/* They are all in this state: then they are in the set, and op->first is the first. */
+static int enter(struct mpl_op *op, const struct memplug_blocks *runs, unsigned nr_runs,
+                 enum memplug_block_state state, struct set *set)
 {
-    struct memplug *pool = op->pool;
+    int error = check_order(op, runs, nr_runs);
 
-    if (nr_blocks == 0)
-        return mpl_fail(op, -MPL_EINVAL, "no block was named", NULL);
-    for (uint64_t i = 0; i < nr_blocks; i++) {
-        uint64_t id = first + i;
+    for (unsigned i = 0; i < nr_runs && error == 0; i++)
+        for (uint64_t n = 0; n < runs[i].nr_blocks; n++) {
+            uint64_t id = runs[i].first + n;
 
-        op->reason->block = id <= INT64_MAX ? (int64_t)id : -1;
-        if (id < first || id >= pool->nr_blocks_max ||
-            mpl_block_state(mpl_block_at(pool, id)) == MEMPLUG_BLOCK_ABSENT)
-            return mpl_fail(op, -MPL_ENODEV, "there is no such block", NULL);
-        if (mpl_block_state(mpl_block_at(pool, id)) != state)
-            return mpl_fail(op, -MPL_EINVAL, why, NULL);
-    }
+            if (check_there(op, id) != 0)
+                return -MPL_ENODEV;
+            if (mpl_block_state(mpl_block_at(op->pool, id)) != state)
+                return mpl_fail(op, -MPL_EINVAL,
+                                state == MEMPLUG_BLOCK_ONLINE ? "the block is not online"
+                                                              : "the block is not offline", NULL);
+            mark(set, id);
+        }
     op->reason->block = -1;
-    return 0;
+    if (error == 0)
+        op->first = runs[0].first;
+    return error;
 }
 
-int memplug_online(struct memplug *pool, uint64_t first, uint64_t nr_blocks,
-                   enum memplug_online_type type, const struct memplug_limit *limit,
-                   struct memplug_reason *reason)
+int memplug_online_blocks(struct memplug *pool, const struct memplug_blocks *runs,
+                          unsigned nr_runs, enum memplug_online_type type,
+                          const struct memplug_limit *limit, struct memplug_reason *reason)
 {
+    struct set set = {.nr = 0};
     struct mpl_door door;
     int error;
 
@@ -381,18 +444,18 @@ int memplug_online(struct memplug *pool, uint64_t first, uint64_t nr_blocks,
     error = mpl_door_lock(&door.op);
     if (error != 0)
         return error;
-    door.op.first = first;
     door.op.type = type;
-    error = check_blocks(&door.op, first, nr_blocks, MEMPLUG_BLOCK_OFFLINE,
-                         "the block is not offline");
+    error = enter(&door.op, runs, nr_runs, MEMPLUG_BLOCK_OFFLINE, &set);
     if (error == 0)
-        error = mpl_online(&door.op, first, nr_blocks);
+        error = mpl_online(&door.op, runs[0].first, hull_of(runs, nr_runs), set.only);
     return mpl_door_unlock(&door.op, error);
 }
 
-int memplug_offline(struct memplug *pool, uint64_t first, uint64_t nr_blocks,
-                    const struct memplug_limit *limit, struct memplug_reason *reason)
+int memplug_offline_blocks(struct memplug *pool, const struct memplug_blocks *runs,
+                           unsigned nr_runs, const struct memplug_limit *limit,
+                           struct memplug_reason *reason)
 {
+    struct set set = {.nr = 0};
     struct mpl_door door;
     int error;
 
@@ -400,12 +463,27 @@ int memplug_offline(struct memplug *pool, uint64_t first, uint64_t nr_blocks,
     error = mpl_door_lock(&door.op);
     if (error != 0)
         return error;
-    door.op.first = first;
-    error = check_blocks(&door.op, first, nr_blocks, MEMPLUG_BLOCK_ONLINE,
-                         "the block is not online");
+    error = enter(&door.op, runs, nr_runs, MEMPLUG_BLOCK_ONLINE, &set);
     if (error == 0)
-        error = mpl_offline(&door.op, first, nr_blocks, NULL);
+        error = mpl_offline(&door.op, runs[0].first, hull_of(runs, nr_runs), set.only);
     return mpl_door_unlock(&door.op, error);
+}
+
+int memplug_online(struct memplug *pool, uint64_t first, uint64_t nr_blocks,
+                   enum memplug_online_type type, const struct memplug_limit *limit,
+                   struct memplug_reason *reason)
+{
+    const struct memplug_blocks run = {.first = first, .nr_blocks = nr_blocks};
+
+    return memplug_online_blocks(pool, &run, 1, type, limit, reason);
+}
+
+int memplug_offline(struct memplug *pool, uint64_t first, uint64_t nr_blocks,
+                    const struct memplug_limit *limit, struct memplug_reason *reason)
+{
+    const struct memplug_blocks run = {.first = first, .nr_blocks = nr_blocks};
+
+    return memplug_offline_blocks(pool, &run, 1, limit, reason);
 }
 
 /* --- subscribe -------------------------------------------------------------------------------- */

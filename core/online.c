@@ -123,17 +123,26 @@ static const struct mpl_step online_table[] = {
     {"tell", tell, NULL, true},
 };
 
-int mpl_online(struct mpl_op *op, uint64_t first, uint64_t nr_blocks)
+int mpl_online(struct mpl_op *op, uint64_t first, uint64_t nr_blocks, const uint64_t *only)
 {
-    struct mpl_objects blocks = {.first = first, .nr_blocks = nr_blocks, .stride = 1};
-    int error = mpl_poison_check(op, first, nr_blocks);
+    struct mpl_objects blocks = {
+        .first = first,
+        .nr_blocks = nr_blocks,
+        .stride = 1,
+        .only = only,
+    };
+    int error = 0;
 
+    for (uint64_t id = first; id < first + nr_blocks && error == 0; id++)
+        if (mpl_is_object(&blocks, id))
+            error = mpl_poison_check(op, id, 1);
     if (error == 0)
         error = mpl_steps_run(op, online_table, sizeof(online_table) / sizeof(online_table[0]),
                               &blocks);
     if (error == 0)
         mpl_hvo_lend_all(op->pool); /* these blocks may hold the memmap of others' huge pages */
-    if (error == 0)
-        mpl_watch_blocks(op->pool, MEMPLUG_ACTION_ONLINE, first, nr_blocks);
+    for (uint64_t id = first; error == 0 && id < first + nr_blocks; id++)
+        if (mpl_is_object(&blocks, id))
+            mpl_watch_blocks(op->pool, MEMPLUG_ACTION_ONLINE, id, 1);
     return error;
 }

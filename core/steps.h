@@ -78,12 +78,12 @@ int mpl_memmap_place_bitmaps(struct mpl_op *op, struct mpl_block *unit);
 void mpl_memmap_drop_bitmaps(struct memplug *pool, struct mpl_block *unit);
 
 /* --- online.c, offline.c ---------------------------------------------------------------------- */
-int mpl_online(struct mpl_op *op, uint64_t first, uint64_t nr_blocks);
+/* only: see mpl_objects; op->first is the first that goes. */
+int mpl_online(struct mpl_op *op, uint64_t first, uint64_t nr_blocks, const uint64_t *only);
 /* Rows that do for boot memory too. The block counts in its zone, and its frames are the
  * allocator's; nobody who saw the blocks online looks at their bitmaps any more. */
 int mpl_publish_online(struct mpl_op *op, struct mpl_block *block);
 int mpl_forget_readers(struct mpl_op *op, struct mpl_block *block);
-/* only: see mpl_objects; op->first is the first that goes. */
 int mpl_offline(struct mpl_op *op, uint64_t first, uint64_t nr_blocks, const uint64_t *only);
 
 /* --- alloc.c ---------------------------------------------------------------------------------- */

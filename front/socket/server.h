@@ -179,8 +179,8 @@ void mpl_read_end(struct memplug_server *server);
 /* --- work.c ----------------------------------------------------------------------------------- */
 
 void *mpl_worker(void *server);
-/* By the door, all of these. A slot whose state is FREE, or null: of all somebody waits for the end,
- * or for the answer. */
+/* By the door, all of these. A slot whose state is FREE, or null: for the end of each somebody
+ * waits. */
 struct mpl_operation *mpl_operation_new(struct memplug_server *server);
 void mpl_operation_queue(struct memplug_server *server, struct mpl_operation *operation);
 struct mpl_operation *mpl_operation_find(struct memplug_server *server, uint64_t number);

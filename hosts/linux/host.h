@@ -78,6 +78,11 @@ int mpl_fd_fill(int fd, uint64_t offset, uint64_t size_bytes); /* with zeros, by
 int mpl_fd_scrub(int fd, uint64_t offset, uint64_t size_bytes);
 int mpl_fd_lock(int fd, uint64_t offset, uint64_t size_bytes, bool lock);
 
+/* range.c: for an operation of several calls: what is left of the time of all. */
+uint64_t mpl_limit_start(const struct memplug_linux *host);
+struct memplug_limit mpl_limit_rest(const struct memplug_linux *host,
+                                    const struct memplug_limit *limit, uint64_t start_ns);
+
 /* dax.c: what sysfs says of a character device; root is "/sys". -ENODEV: not device-dax. */
 int mpl_dax_probe(const char *root, uint64_t rdev, uint64_t *size_bytes, uint64_t *align_bytes);
 

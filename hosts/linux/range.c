@@ -274,20 +274,39 @@ int memplug_range_open(struct memplug_linux *host, const struct memplug_range_sp
     return error;
 }
 
-/* Those that a policy has put online already stay where they are. */
-static int put_online(struct memplug *pool, const struct memplug_add *add,
-                      enum memplug_online_type type, const struct memplug_limit *limit,
-                      struct memplug_reason *reason)
+uint64_t mpl_limit_start(const struct memplug_linux *host)
 {
-    uint64_t first = memplug_block_of(pool, add->address);
+    return host->host.ops->now_ns(host->host.context);
+}
+
+struct memplug_limit mpl_limit_rest(const struct memplug_linux *host,
+                                    const struct memplug_limit *limit, uint64_t start_ns)
+{
+    uint64_t passed_ns = mpl_limit_start(host) - start_ns;
+    struct memplug_limit rest = {.timeout_ns = 0};
+
+    if (limit != NULL)
+        rest = *limit;
+    if (rest.timeout_ns != 0)
+        rest.timeout_ns = rest.timeout_ns > passed_ns ? rest.timeout_ns - passed_ns : 1;
+    return rest;
+}
+
+/* Those that a policy has put online already stay where they are. */
+static int put_online(struct memplug_linux *host, struct memplug *pool,
+                      const struct memplug_add *add, enum memplug_online_type type,
+                      const struct memplug_limit *limit, struct memplug_reason *reason)
+{
+    uint64_t first = memplug_block_of(pool, add->address), start_ns = mpl_limit_start(host);
     uint64_t end = memplug_block_of(pool, add->address + add->size_bytes - 1) + 1;
     int error = 0;
 
     for (uint64_t block = first; block < end && error == 0; block++) {
+        struct memplug_limit rest = mpl_limit_rest(host, limit, start_ns);
         struct memplug_block_info info;
 
         if (memplug_block_info(pool, block, &info) == 0 && info.state == MEMPLUG_BLOCK_OFFLINE)
-            error = memplug_online(pool, block, 1, type, limit, reason);
+            error = memplug_online(pool, block, 1, type, &rest, reason);
     }
     return error;
 }
@@ -296,15 +315,19 @@ int memplug_range_plug(struct memplug_linux *host, struct memplug *pool,
                        const struct memplug_range_spec *spec, struct memplug_add *add,
                        const struct memplug_limit *limit, struct memplug_reason *reason)
 {
+    uint64_t start_ns = mpl_limit_start(host);
     int error = memplug_range_open(host, spec, add, reason);
 
     if (error != 0)
         return error;
     error = memplug_add(pool, add, limit, reason);
     if (error == 0 && !spec->offline) {
-        error = put_online(pool, add, spec->online, limit, reason);
-        if (error != 0)
-            memplug_offline_and_remove(pool, add->address, add->size_bytes, NULL, NULL);
+        struct memplug_limit rest = mpl_limit_rest(host, limit, start_ns);
+
+        error = put_online(host, pool, add, spec->online, &rest, reason);
+        if (error != 0 && memplug_offline_and_remove(pool, add->address, add->size_bytes, NULL,
+                                                     NULL) != 0)
+            reason->remedy = "the range is still plugged in: take it out when that can be";
     }
     memplug_linux_backing_close(host, add->backing); /* it lives as long as its blocks */
     return error;

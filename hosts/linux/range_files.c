@@ -112,8 +112,11 @@ static int store_add(void *context, const char *words, size_t length,
 
 /* --- replace ---------------------------------------------------------------------------------- */
 
+#define NR_RUNS 32u
+
 struct old {
-    uint64_t address, size_bytes;
+    struct memplug_blocks runs[NR_RUNS];
+    unsigned nr_runs;
 };
 
 static bool number_at(const char **at, const char *stop, uint64_t *number)
@@ -126,43 +129,54 @@ static bool number_at(const char **at, const char *stop, uint64_t *number)
     return *at > start && *number < MPL_NR_BLOCKS_MAX;
 }
 
-/* "8-11 " at the head of the words, which become what is behind. */
-static int read_old(const struct memplug_range_files *files, const char **words,
-                    const char *stop, struct old *old, struct memplug_reason *reason)
+/* "8-11" at the head of the words. */
+static bool run_at(const char **words, const char *stop, struct memplug_blocks *run)
 {
-    uint64_t first, last, block_bytes = files->host->block_bytes;
+    uint64_t last;
 
-    if (!number_at(words, stop, &first))
-        return say(reason, -EINVAL, "no blocks to replace", "write 8-11 and then a range");
-    last = first;
+    if (!number_at(words, stop, &run->first))
+        return false;
+    last = run->first;
     if (*words < stop && **words == '-') {
         ++*words;
-        if (!number_at(words, stop, &last) || last < first)
-            return say(reason, -EINVAL, "no blocks to replace", "write 8-11 and then a range");
+        if (!number_at(words, stop, &last) || last < run->first)
+            return false;
     }
-    if (*words == stop || **words != ' ')
-        return say(reason, -EINVAL, "no range behind the blocks", "write 8-11 and then a range");
-    ++*words;
-    *old = (struct old){.address = first * block_bytes,
-                        .size_bytes = (last - first + 1) * block_bytes};
+    run->nr_blocks = last - run->first + 1;
+    return true;
+}
+
+/* "8-11,14 " at the head of the words, which become what is behind. */
+static int read_old(const char **words, const char *stop, struct old *old,
+                    struct memplug_reason *reason)
+{
+    bool more = true;
+
+    for (old->nr_runs = 0; more; ++*words) {
+        if (old->nr_runs == NR_RUNS)
+            return say(reason, -E2BIG, "too many runs of blocks", "at most 32");
+        if (!run_at(words, stop, &old->runs[old->nr_runs++]))
+            return say(reason, -EINVAL, "no blocks to replace", "write 8-11 and then a range");
+        more = *words < stop && **words == ',';
+        if (!more && (*words == stop || **words != ' '))
+            return say(reason, -EINVAL, "no range behind the blocks",
+                       "write 8-11 and then a range");
+    }
     return 0;
 }
 
-/* May the old one be removed as it is? Before anything is done, or the new one would come and go in
- * vain. */
-static int look_at_old(const struct memplug_range_files *files, const struct old *old,
+static int look_at_run(const struct memplug_range_files *files, const struct memplug_blocks *run,
                        struct memplug_reason *reason)
 {
-    uint64_t first = memplug_block_of(files->pool, old->address);
-    uint64_t end_block = first + old->size_bytes / files->host->block_bytes;
+    uint64_t end_block = run->first + run->nr_blocks;
 
-    for (uint64_t block = first; block < end_block; block++) {
+    for (uint64_t block = run->first; block < end_block; block++) {
         struct memplug_block_info info;
 
         reason->block = (int64_t)block;
         if (memplug_block_info(files->pool, block, &info) != 0)
             return say(reason, -ENODEV, "there is no such block", NULL);
-        if (info.unit_first < first || info.unit_first + info.unit_nr_blocks > end_block)
+        if (info.unit_first < run->first || info.unit_first + info.unit_nr_blocks > end_block)
             return say(reason, -EINVAL, "cuts through a range that can only be removed as one",
                        "replace all of its blocks");
         if (info.early)
@@ -172,32 +186,35 @@ static int look_at_old(const struct memplug_range_files *files, const struct old
     return 0;
 }
 
-/* What is left of the time of all. */
-static struct memplug_limit rest_of(const struct memplug_range_files *files,
-                                    const struct memplug_limit *limit, uint64_t start_ns)
+/* May the old ones be removed as they are? Before anything is done, or the new one would come and
+ * go in vain. */
+static int look_at_old(const struct memplug_range_files *files, const struct old *old,
+                       struct memplug_reason *reason)
 {
-    const struct memplug_host *host = &files->host->host;
-    uint64_t passed_ns = host->ops->now_ns(host->context) - start_ns;
-    struct memplug_limit rest = *limit;
+    uint64_t next = 0;
+    int error = 0;
 
-    if (limit->timeout_ns != 0)
-        rest.timeout_ns = limit->timeout_ns > passed_ns ? limit->timeout_ns - passed_ns : 1;
-    return rest;
+    for (unsigned i = 0; i < old->nr_runs && error == 0; i++) {
+        if (old->runs[i].first < next)
+            return say(reason, -EINVAL, "the blocks are not in order", NULL);
+        next = old->runs[i].first + old->runs[i].nr_blocks;
+        error = look_at_run(files, &old->runs[i], reason);
+    }
+    return error;
 }
 
 static int exchange(struct memplug_range_files *files, const struct old *old,
                     struct memplug_add *add, const struct memplug_limit *limit,
                     struct memplug_reason *reason)
 {
-    const struct memplug_host *host = &files->host->host;
-    uint64_t start_ns = host->ops->now_ns(host->context);
+    uint64_t start_ns = mpl_limit_start(files->host);
     struct memplug_limit rest;
     int error = memplug_range_plug(files->host, files->pool, &files->spec, add, limit, reason);
 
     if (error != 0)
         return error;
-    rest = rest_of(files, limit, start_ns);
-    error = memplug_offline_and_remove(files->pool, old->address, old->size_bytes, &rest, reason);
+    rest = mpl_limit_rest(files->host, limit, start_ns);
+    error = memplug_remove_blocks(files->pool, old->runs, old->nr_runs, true, &rest, reason);
     if (error != 0 && memplug_offline_and_remove(files->pool, add->address, add->size_bytes, NULL,
                                                  NULL) != 0)
         reason->remedy = "the new range is still plugged in: take it out when that can be";
@@ -215,7 +232,7 @@ static int store_replace(void *context, const char *words, size_t length,
 
     if (!begin(files))
         return say(reason, -EBUSY, "another range is just being plugged in", NULL);
-    error = read_old(files, &words, stop, &old, reason);
+    error = read_old(&words, stop, &old, reason);
     if (error == 0)
         error = memplug_range_parse(words, (size_t)(stop - words), &files->spec, reason);
     if (error == 0)

@@ -117,6 +117,17 @@ int memplug_online(struct memplug *pool, uint64_t first, uint64_t nr_blocks,
                    enum memplug_online_type type, const struct memplug_limit *limit,
                    struct memplug_reason *reason);
 
+/* Blocks that are neighbours. Where a call takes several such runs, they are in order, and it is
+ * one operation on all of them, as it were on one run: all or none, and no page moves twice. */
+struct memplug_blocks {
+    uint64_t first, nr_blocks;
+};
+
+/* -EINVAL also: no run, or they are not in order. */
+int memplug_online_blocks(struct memplug *pool, const struct memplug_blocks *runs,
+                          unsigned nr_runs, enum memplug_online_type type,
+                          const struct memplug_limit *limit, struct memplug_reason *reason);
+
 /* --- allocate and free ------------------------------------------------------------------------ */
 
 /* Movers live as long as the pool: at most 15. Returns the mover's number, from 1; -ENOSPC, or
@@ -175,6 +186,10 @@ void *memplug_page_private(const struct memplug *pool, memplug_pfn_t pfn);
 int memplug_offline(struct memplug *pool, uint64_t first, uint64_t nr_blocks,
                     const struct memplug_limit *limit, struct memplug_reason *reason);
 
+int memplug_offline_blocks(struct memplug *pool, const struct memplug_blocks *runs,
+                           unsigned nr_runs, const struct memplug_limit *limit,
+                           struct memplug_reason *reason);
+
 /*
  * Pull a range out. -E2BIG: beyond the address limit. -EINVAL: not non-zero multiples of the block;
  * cuts through a range added as one; holds blocks with and without a memmap of their own. -ENODEV:
@@ -189,6 +204,10 @@ int memplug_remove(struct memplug *pool, uint64_t address, uint64_t size_bytes,
  */
 int memplug_offline_and_remove(struct memplug *pool, uint64_t address, uint64_t size_bytes,
                                const struct memplug_limit *limit, struct memplug_reason *reason);
+/* Either, for runs of blocks. */
+int memplug_remove_blocks(struct memplug *pool, const struct memplug_blocks *runs,
+                          unsigned nr_runs, bool offline, const struct memplug_limit *limit,
+                          struct memplug_reason *reason);
 
 /* --- subscribe -------------------------------------------------------------------------------- */
 

@@ -77,8 +77,8 @@ static void what_is_no_list_changes_nothing(void **state)
         {"online", "2movable", -EINVAL}, {"online", "2-4097", -EINVAL},
         {"online", "2-6", -ENODEV},      {"online", "2,3,4,5,6", -ENODEV},
         {"offline", "2", -EINVAL},       {"offline", "2 x", -EINVAL},
-        {"remove", "2,4", -EINVAL},      {"remove", "2 online", -EINVAL},
-        {"remove", "6", -ENODEV},
+        {"remove", "4,2", -EINVAL},      {"remove", "2 online", -EINVAL},
+        {"remove", "6", -ENODEV},        {"remove", "2,4,6 offline", -ENODEV},
     };
     struct attr_stage stage;
     char path[64];
@@ -130,8 +130,16 @@ static void all_or_none(void **state)
     stage_set(&stage, "memplug/offline", "2-3,7,9", -EPERM);
     states(&stage, "NM..-M.N");
     vetoed = -1;
+    vetoed = 9;
+    stage_set(&stage, "memplug/remove", "2-3,7,9 offline", -EPERM);
+    states(&stage, "NM..-M.N");
+    stage_set(&stage, "memplug/remove", "3-4,8", -EBUSY);
+    vetoed = -1;
     stage_set(&stage, "memplug/offline", "2-3,7,9", 7);
     states(&stage, "....-...");
+    stage_set(&stage, "memplug/online", "2,7 movable", 11);
+    stage_set(&stage, "memplug/remove", "2-3,7-8 offline", 15);
+    states(&stage, "--..---.");
     assert_int_equal(memplug_unsubscribe(stage.world.pool, &subscriber), 0);
     stage_close(&stage);
 }

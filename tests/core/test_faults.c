@@ -27,6 +27,9 @@ enum operation {
     OFFLINE_USED,
     OFFLINE_REMOVE, /* of blocks in several zones, one of them offline */
     REMOVE,
+    ONLINE_RUNS, /* of blocks that are no neighbours, as those below */
+    OFFLINE_RUNS,
+    OFFLINE_REMOVE_RUNS,
     NR_OPERATIONS
 };
 
@@ -34,6 +37,7 @@ static const char *const operation_names[NR_OPERATIONS] = {
     "add", "online", "online_kernel", "online_movable",
     "offline empty", "offline kernel", "offline used",
     "offline and remove", "remove",
+    "online runs", "offline runs", "offline and remove runs",
 };
 
 enum way { ONCE, FOREVER, CANCEL, DEADLINE, NR_WAYS };
@@ -63,10 +67,17 @@ static uint32_t kinds_to_reach(const struct setup *setup, enum operation operati
         return KIND(FAULT_LOCK);
     case OFFLINE_USED:
     case OFFLINE_REMOVE:
+    case OFFLINE_RUNS:
+    case OFFLINE_REMOVE_RUNS:
         return KIND(FAULT_LOCK) | KIND(FAULT_GOING) | KIND(FAULT_MOVE);
     default:
         return KIND(FAULT_LOCK) | KIND(FAULT_GOING);
     }
+}
+
+static bool is_going(enum operation operation)
+{
+    return operation >= OFFLINE_EMPTY && operation != REMOVE && operation != ONLINE_RUNS;
 }
 
 static void prepare(struct world *world, const struct setup *setup, enum operation operation)
@@ -84,7 +95,7 @@ static void prepare(struct world *world, const struct setup *setup, enum operati
     if (operation == ADD)
         return;
     must(world_add(world, world->backing_a, A, setup->memmap, NULL, NULL));
-    if (operation < OFFLINE_EMPTY || operation == REMOVE)
+    if (!is_going(operation))
         return;
     if (operation == OFFLINE_REMOVE) {
         must(memplug_online(world->pool, A, 1, MEMPLUG_ONLINE_MOVABLE, NULL, NULL));
@@ -95,13 +106,33 @@ static void prepare(struct world *world, const struct setup *setup, enum operati
         return;
     }
     must(memplug_online(world->pool, A, NR, type, NULL, NULL));
-    if (operation == OFFLINE_USED)
+    if (operation == OFFLINE_USED || operation >= OFFLINE_RUNS)
         world_fill(world, A, NR, 50);
+}
+
+/* A page of the block between them may be moved to, and is not to be touched else. A range that was
+ * added as one goes as one. */
+static int run_runs(struct world *world, const struct setup *setup, enum operation operation,
+                    const struct memplug_limit *limit, struct memplug_reason *reason)
+{
+    static const struct memplug_blocks apart[] = {{A, 1}, {A + 2, 2}}, whole[] = {{A, NR}};
+    bool one = operation == OFFLINE_REMOVE_RUNS && setup->memmap == MEMPLUG_MEMMAP_RANGE;
+    const struct memplug_blocks *runs = one ? whole : apart;
+    unsigned nr_runs = one ? 1 : 2;
+
+    if (operation == ONLINE_RUNS)
+        return memplug_online_blocks(world->pool, runs, nr_runs, MEMPLUG_ONLINE_MOVABLE, limit,
+                                     reason);
+    if (operation == OFFLINE_RUNS)
+        return memplug_offline_blocks(world->pool, runs, nr_runs, limit, reason);
+    return memplug_remove_blocks(world->pool, runs, nr_runs, true, limit, reason);
 }
 
 static int run(struct world *world, const struct setup *setup, enum operation operation,
                const struct memplug_limit *limit, struct memplug_reason *reason)
 {
+    if (operation >= ONLINE_RUNS)
+        return run_runs(world, setup, operation, limit, reason);
     switch (operation) {
     case ADD:
         return world_add(world, world->backing_a, A, setup->memmap, limit, reason);
@@ -153,11 +184,6 @@ static uint64_t free_pages(struct world *world)
     return stat.nr_free_pages;
 }
 
-static bool is_going(enum operation operation)
-{
-    return operation >= OFFLINE_EMPTY && operation != REMOVE;
-}
-
 /* One run with the k-th point or check struck. Returns false if there was no such point. */
 static bool strike(const struct setup *setup, enum operation operation, enum way way, uint64_t k)
 {
@@ -194,7 +220,7 @@ static bool strike(const struct setup *setup, enum operation operation, enum way
         must(run(&world, setup, operation, NULL, NULL));
     } else if (struck) {
         /* A page that did not move is tried again. */
-        assert_true(operation == OFFLINE_USED || operation == OFFLINE_REMOVE);
+        assert_true(is_going(operation));
     }
     world_check(&world);
     free(before);
@@ -235,7 +261,10 @@ static void enumerate(const struct setup *setup)
 {
     uint64_t nr_runs = 0;
 
-    for (unsigned operation = 0; operation < NR_OPERATIONS; operation++) {
+    /* Which blocks an operation leaves out is not a question of their size. */
+    unsigned nr_operations = setup->world.shape == FAKE_SMALL ? NR_OPERATIONS : ONLINE_RUNS;
+
+    for (unsigned operation = 0; operation < nr_operations; operation++) {
         survey(setup, (enum operation)operation);
         for (unsigned way = 0; way < NR_WAYS; way++) {
             uint64_t k = 1;

@@ -214,6 +214,38 @@ static void listeners_hear_what_happened(void **state)
     world_close(&world);
 }
 
+/* Runs: what lies between them is not of the operation. */
+static void runs_leave_others_alone(void **state)
+{
+    static const struct memplug_blocks runs[] = {{A, 1}, {A + 3, 1}}, odd[] = {{A + 3, 1}, {A, 1}};
+    const enum memplug_action actions[] = {MEMPLUG_ACTION_OFFLINE, MEMPLUG_ACTION_ONLINE,
+                                           MEMPLUG_ACTION_OFFLINE, MEMPLUG_ACTION_REMOVE};
+    struct memplug_listener listener = {.hear = watch};
+
+    (void)state;
+    open_mixed(MEMPLUG_MEMMAP_BLOCK);
+    watched.nr = 0;
+    must(memplug_listen(world.pool, &listener));
+    REFUSED(EINVAL, "order", memplug_offline_blocks(world.pool, odd, 2, NULL, &reason), false);
+    REFUSED(EINVAL, "no block", memplug_offline_blocks(world.pool, odd, 0, NULL, &reason), false);
+    REFUSED(EINVAL, "order",
+            memplug_remove_blocks(world.pool, odd, 2, true, NULL, &reason), false);
+    REFUSED(EBUSY, "online", memplug_remove_blocks(world.pool, runs, 2, false, NULL, &reason),
+            false);
+    must(memplug_offline_blocks(world.pool, runs, 2, NULL, NULL));
+    must(memplug_online_blocks(world.pool, runs, 2, MEMPLUG_ONLINE_MOVABLE, NULL, NULL));
+    must(memplug_remove_blocks(world.pool, runs, 2, true, NULL, NULL));
+    assert_int_equal(watched.nr, 8);
+    for (unsigned i = 0; i < 8; i++) {
+        assert_int_equal(watched.events[i].block, runs[i % 2].first);
+        assert_int_equal(watched.events[i].action, actions[i / 2]);
+    }
+    assert_true(is_there(A + 1) && is_there(A + 2));
+    must(memplug_unlisten(world.pool, &listener));
+    world_check(&world);
+    world_close(&world);
+}
+
 /* When the blocks have left, no limit is looked at: it cannot end between offline and remove. */
 static void no_limit_ends_it_halfway(void **state)
 {
@@ -252,6 +284,7 @@ int main(void)
         cmocka_unit_test(a_pinned_page_keeps_all_blocks_where_they_are),
         cmocka_unit_test(blocks_that_are_offline_are_not_asked_for),
         cmocka_unit_test(listeners_hear_what_happened),
+        cmocka_unit_test(runs_leave_others_alone),
         cmocka_unit_test(no_limit_ends_it_halfway),
     };
 

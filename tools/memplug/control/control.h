@@ -112,6 +112,17 @@ bool control_is_online(const struct control_block *block);
 /* "8-11,14" of the chosen ones; to be freed. How many runs these are. */
 char *control_runs(const struct control_blocks *blocks, unsigned *nr_runs);
 
+/* --- dry.c ------------------------------------------------------------------------------------ */
+
+struct control_leaving {
+    bool remove, offline; /* from the pool; offline first */
+    bool best_effort;
+    uint64_t nr_new_pages; /* that come before they go */
+};
+/* What is in the way of the chosen blocks, said; the exit status. */
+int control_would_leave(struct memplug_client *client, const struct control_blocks *blocks,
+                        const struct control_leaving *how);
+
 /* --- table.c ---------------------------------------------------------------------------------- */
 
 enum control_kind { CONTROL_TEXT, CONTROL_COUNT, CONTROL_FLAG };

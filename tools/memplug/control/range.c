@@ -41,12 +41,17 @@ static bool understand(const char *words, struct memplug_range_spec *spec)
 }
 
 /* What the memmap takes of it is what one does not see in a size. */
+static uint64_t memmap_bytes(const struct control_blocks *blocks,
+                             const struct memplug_range_spec *spec)
+{
+    return spec->memmap == MEMPLUG_MEMMAP_HOST
+               ? 0
+               : spec->size_bytes / blocks->page_bytes * STRUCT_PAGE_BYTES;
+}
+
 static int say_add(const struct control_blocks *blocks, const struct memplug_range_spec *spec)
 {
-    uint64_t nr = spec->size_bytes / blocks->block_bytes;
-    uint64_t memmap = spec->memmap == MEMPLUG_MEMMAP_HOST
-                          ? 0
-                          : spec->size_bytes / blocks->page_bytes * STRUCT_PAGE_BYTES;
+    uint64_t nr = spec->size_bytes / blocks->block_bytes, memmap = memmap_bytes(blocks, spec);
 
     if (spec->size_bytes % blocks->block_bytes != 0) {
         printf("would be refused: not whole blocks of 0x%llx bytes; %llu bytes are too many\n",
@@ -100,37 +105,21 @@ int control_add(const struct control_options *options, struct memplug_client *cl
 
 /* --- replace ---------------------------------------------------------------------------------- */
 
-/* The chosen ones are one run, as one operation needs them. */
-static bool is_one_run(const struct control_blocks *blocks, char *runs, size_t size_bytes)
+static int dry_replace(const struct control_options *options, struct memplug_client *client,
+                       const struct control_blocks *blocks, const struct memplug_range_spec *spec)
 {
-    unsigned nr_runs;
-    char *text = control_runs(blocks, &nr_runs);
+    struct control_leaving how = {
+        .remove = true,
+        .offline = true,
+        .best_effort = options->best_effort,
+        .nr_new_pages = (spec->size_bytes - memmap_bytes(blocks, spec)) / blocks->page_bytes,
+    };
 
-    snprintf(runs, size_bytes, "%s", text);
-    free(text);
-    return nr_runs == 1;
-}
-
-static int dry_replace(const struct control_blocks *blocks, const struct memplug_range_spec *spec,
-                       const char *runs)
-{
-    uint64_t nr_used = 0, room = 0;
-
-    for (size_t i = 0; i < blocks->nr; i++)
-        if (blocks->list[i].chosen && control_is_online(&blocks->list[i]))
-            nr_used += blocks->list[i].nr_managed - blocks->list[i].nr_free;
-        else if (control_is_online(&blocks->list[i]))
-            room += blocks->list[i].nr_free;
-    printf("%s: %llu pages would move\n", runs, (unsigned long long)nr_used);
     if (say_add(blocks, spec) != CONTROL_ALL)
         return CONTROL_NONE;
-    room += spec->size_bytes / blocks->page_bytes -
-            spec->size_bytes / blocks->page_bytes * STRUCT_PAGE_BYTES / blocks->page_bytes;
-    if (spec->size_bytes == 0 || room >= nr_used)
-        return CONTROL_ALL;
-    printf("there would be no room: %llu pages are free elsewhere and in the new range\n",
-           (unsigned long long)room);
-    return CONTROL_NONE;
+    if (spec->size_bytes == 0)
+        how.nr_new_pages = UINT64_MAX / 2; /* the file's, which the program opens */
+    return control_would_leave(client, blocks, &how);
 }
 
 /* What can go goes, block by block, in whatever room there is then. */
@@ -162,7 +151,7 @@ static int replace_all(const struct control_options *options, struct memplug_cli
     char text[MEMPLUG_ATTR_WRITE_MAX + 64];
 
     if ((size_t)snprintf(text, sizeof(text), "%s %s", runs, words) > MEMPLUG_ATTR_WRITE_MAX) {
-        fputs("memplug: the path is too long\n", stderr);
+        fputs("memplug: the path is too long, or these are too many runs of blocks\n", stderr);
         return CONTROL_USAGE;
     }
     if (control_set(client, options, "memplug/host/replace", text) < 0)
@@ -174,9 +163,10 @@ static int replace_all(const struct control_options *options, struct memplug_cli
 
 int control_replace(const struct control_options *options, struct memplug_client *client)
 {
-    char words[2 * PATH_MAX], runs[64];
+    char words[2 * PATH_MAX], *runs = NULL;
     struct memplug_range_spec spec;
     struct control_blocks blocks;
+    unsigned nr_runs;
     int status;
 
     if (!complete(options->arguments[1], words, sizeof(words)))
@@ -186,15 +176,13 @@ int control_replace(const struct control_options *options, struct memplug_client
     if (control_read_blocks(client, &blocks) != 0)
         return CONTROL_NONE;
     status = control_choose(&blocks, options->arguments[0], NULL, false, false);
-    if (status == 0 && !is_one_run(&blocks, runs, sizeof(runs)) && !options->best_effort) {
-        fputs("memplug: these blocks are not neighbours: replace one run after another, or add"
-              " --best-effort\n", stderr);
-        status = CONTROL_USAGE;
-    }
     if (status == 0)
-        status = (options->dry_run       ? dry_replace(&blocks, &spec, runs)
+        runs = control_runs(&blocks, &nr_runs);
+    if (status == 0)
+        status = (options->dry_run       ? dry_replace(options, client, &blocks, &spec)
                   : options->best_effort ? replace_some(options, client, &blocks, words)
                                          : replace_all(options, client, runs, words));
+    free(runs);
     control_free_blocks(&blocks);
     return status;
 }

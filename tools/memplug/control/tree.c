@@ -177,10 +177,9 @@ int control_set(struct memplug_client *client, const struct control_options *opt
     };
     uint64_t now_ms = control_now_ms(), left_ms = USUAL_MS;
 
-    if (options->deadline_ms != 0) {
+    if (options->deadline_ms != 0)
         left_ms = options->deadline_ms > now_ms ? options->deadline_ms - now_ms : 0;
-        request.timeout_ms = (uint32_t)left_ms;
-    }
+    request.timeout_ms = (uint32_t)left_ms;
     if (left_ms == 0) {
         control_say(NULL, -ETIMEDOUT, "the time is over");
         return -ETIMEDOUT;
