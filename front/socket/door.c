@@ -48,17 +48,17 @@ static void close_gently(int fd)
     mpl_close(fd);
 }
 
-void mpl_hang_up(struct memplug_server *server, struct mpl_connection *connection)
+void mpl_serve_hang_up(struct memplug_server *server, struct mpl_connection *connection)
 {
     struct mpl_operation *operation = NULL;
 
     if (connection->fd < 0)
         return;
     if (connection->business == MPL_SETTING)
-        operation = mpl_operation_find(server, connection->number);
+        operation = mpl_serve_operation_find(server, connection->number);
     if (operation != NULL && !operation->detached)
-        mpl_operation_cancel(operation, mpl_serve_now_ns());
-    mpl_send_forget(connection);
+        mpl_serve_operation_cancel(operation, mpl_serve_now_ns());
+    mpl_serve_send_forget(connection);
     close_gently(connection->fd);
     connection->fd = -1;
     connection->business = MPL_IDLE;
@@ -87,7 +87,7 @@ static struct mpl_connection *find_room(struct memplug_server *server)
             found = connection;
     }
     if (found != NULL)
-        mpl_hang_up(server, found);
+        mpl_serve_hang_up(server, found);
     return found;
 }
 
@@ -96,8 +96,8 @@ static void turn_away(struct memplug_server *server, int fd, int error, const ch
 {
     struct mpl_connection passing = {.fd = fd};
 
-    mpl_refuse(server, &passing, 0, error, why);
-    mpl_hang_up(server, &passing);
+    mpl_serve_refuse(server, &passing, 0, error, why);
+    mpl_serve_hang_up(server, &passing);
 }
 
 static void let_in(struct memplug_server *server, int fd, uint64_t now_ns)
@@ -117,7 +117,7 @@ static void let_in(struct memplug_server *server, int fd, uint64_t now_ns)
     *connection = (struct mpl_connection){.fd = fd, .last_ns = now_ns};
     event.data.u32 = (uint32_t)(connection - server->connections);
     if (MPL_SYS(SYS_epoll_ctl, server->epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0)
-        mpl_hang_up(server, connection);
+        mpl_serve_hang_up(server, connection);
 }
 
 static void listen_again(struct memplug_server *server, bool listen)
@@ -140,7 +140,7 @@ static void no_descriptor(struct memplug_server *server, uint64_t now_ns)
             oldest = connection;
     }
     if (oldest != NULL) {
-        mpl_hang_up(server, oldest);
+        mpl_serve_hang_up(server, oldest);
         return;
     }
     server->deaf_until_ns = now_ns + DEAF_NS;
@@ -168,16 +168,17 @@ static void hear(struct memplug_server *server, struct mpl_connection *connectio
     if (length == -EAGAIN || length == -EINTR)
         return;
     if (length <= 0) {
-        mpl_hang_up(server, connection);
+        mpl_serve_hang_up(server, connection);
         return;
     }
     connection->last_ns = now_ns;
     if (!may_ask(connection->fd)) {
-        mpl_refuse(server, connection, 0, -EACCES, "only the program's own user and root may ask");
-        mpl_hang_up(server, connection);
+        mpl_serve_refuse(server, connection, 0, -EACCES,
+                         "only the program's own user and root may ask");
+        mpl_serve_hang_up(server, connection);
         return;
     }
-    mpl_request(server, connection, (size_t)length, (message.msg_flags & MSG_TRUNC) != 0);
+    mpl_serve_request(server, connection, (size_t)length, (message.msg_flags & MSG_TRUNC) != 0);
 }
 
 static void serve(struct memplug_server *server, const struct epoll_event *event, uint64_t now_ns)
@@ -192,16 +193,16 @@ static void serve(struct memplug_server *server, const struct epoll_event *event
     if (connection->fd < 0)
         return;
     if ((event->events & EPOLLOUT) != 0)
-        mpl_send_held(server, connection);
+        mpl_serve_send_held(server, connection);
     else if ((event->events & EPOLLIN) != 0)
         hear(server, connection, now_ns);
     if ((event->events & (EPOLLHUP | EPOLLERR)) != 0 ||
         ((event->events & EPOLLRDHUP) != 0 && (event->events & EPOLLIN) == 0))
-        mpl_hang_up(server, connection);
+        mpl_serve_hang_up(server, connection);
     if (connection->fd >= 0 && connection->ending && connection->held == NULL)
-        mpl_hang_up(server, connection);
+        mpl_serve_hang_up(server, connection);
     if (connection->fd >= 0)
-        mpl_send_interest(server, connection);
+        mpl_serve_send_interest(server, connection);
 }
 
 /* --- looking after ---------------------------------------------------------------------------- */
@@ -223,8 +224,8 @@ static uint64_t patience_ns(struct memplug_server *server, const struct mpl_conn
     if (connection->business == MPL_WATCHING)
         return connection->held != NULL ? REST_NS
                                         : MPL_WATCH_NS - (now_ns - connection->watched_ns);
-    operation = mpl_operation_find(server, connection->number);
-    if (operation == NULL || mpl_operation_state(operation) == MPL_ENDED)
+    operation = mpl_serve_operation_find(server, connection->number);
+    if (operation == NULL || mpl_serve_operation_state(operation) == MPL_ENDED)
         return LOOK_LEAST_NS;
     eighth_ns = (now_ns - operation->queued_ns) / 8;
     return eighth_ns < LOOK_LEAST_NS ? LOOK_LEAST_NS : least(eighth_ns, LOOK_MOST_NS);
@@ -238,9 +239,9 @@ static int look_after(struct memplug_server *server)
         struct mpl_connection *connection = &server->connections[i];
 
         if (connection->fd >= 0 && connection->business != MPL_IDLE) {
-            mpl_look(server, connection, now_ns);
+            mpl_serve_look(server, connection, now_ns);
             if (connection->fd >= 0)
-                mpl_send_interest(server, connection);
+                mpl_serve_send_interest(server, connection);
         }
         wait_ns = least(wait_ns, patience_ns(server, connection, now_ns));
     }
@@ -258,7 +259,7 @@ static void loop(struct memplug_server *server)
     struct epoll_event events[NR_EVENTS];
     uint64_t renewed_ns = mpl_serve_now_ns();
 
-    while (!mpl_stopping(server)) {
+    while (!mpl_serve_stopping(server)) {
         int timeout_ms = look_after(server);
         long nr = MPL_SYS(SYS_epoll_pwait, server->epoll_fd, events, NR_EVENTS, timeout_ms, NULL,
                           (size_t)8);
@@ -267,26 +268,26 @@ static void loop(struct memplug_server *server)
         for (long i = 0; i < nr; i++)
             serve(server, &events[i], now_ns);
         if (now_ns - renewed_ns >= REST_NS) {
-            mpl_place_renew(server);
+            mpl_serve_place_renew(server);
             renewed_ns = now_ns;
         }
     }
 }
 
-void *mpl_door(void *context)
+void *mpl_serve_door(void *context)
 {
     struct memplug_server *server = context;
 
     syscall(SYS_prctl, PR_SET_NAME, "memplug-serve", 0, 0, 0);
     for (unsigned i = 0; i < MEMPLUG_SERVE_CONNECTIONS; i++)
         server->connections[i].fd = -1;
-    server->open_error = mpl_place_open(server, &server->open_why);
+    server->open_error = mpl_serve_place_open(server, &server->open_why);
     __atomic_store_n(&server->opened, 1, __ATOMIC_RELEASE);
-    mpl_word_wake(&server->opened);
+    mpl_serve_word_wake(&server->opened);
     if (server->open_error == 0)
         loop(server);
     for (unsigned i = 0; i < MEMPLUG_SERVE_CONNECTIONS; i++)
-        mpl_hang_up(server, &server->connections[i]);
-    mpl_place_close(server);
+        mpl_serve_hang_up(server, &server->connections[i]);
+    mpl_serve_place_close(server);
     return NULL;
 }

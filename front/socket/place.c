@@ -44,15 +44,15 @@ static int choose(struct memplug_server *server, const char *directory)
     size_t length;
 
     if (directory != NULL) {
-        mpl_put(&words, directory);
+        mpl_serve_put(&words, directory);
     } else if (runtime != NULL && runtime[0] == '/' && is_own_directory(runtime)) {
-        mpl_put(&words, runtime);
-        mpl_put(&words, "/memplug");
+        mpl_serve_put(&words, runtime);
+        mpl_serve_put(&words, "/memplug");
     } else {
-        mpl_put(&words, "/tmp/memplug-");
-        mpl_put_decimal(&words, my_uid());
+        mpl_serve_put(&words, "/tmp/memplug-");
+        mpl_serve_put_decimal(&words, my_uid());
     }
-    length = mpl_put_end(&words);
+    length = mpl_serve_put_end(&words);
     return length + 1 + MPL_NAME_BYTES > sizeof(((struct sockaddr_un *)NULL)->sun_path)
                ? -ENAMETOOLONG
                : 0;
@@ -76,7 +76,7 @@ static int open_directory(const char *path, const char **why)
     return fd;
 }
 
-int mpl_place_choose(struct memplug_server *server, const char *directory, const char **why)
+int mpl_serve_place_choose(struct memplug_server *server, const char *directory, const char **why)
 {
     long error = choose(server, directory);
     int fd;
@@ -100,12 +100,12 @@ static void put_name(struct memplug_server *server, unsigned other)
 {
     struct mpl_words words = {.text = server->name, .size_bytes = sizeof(server->name)};
 
-    mpl_put_decimal(&words, (uint64_t)server->pid);
+    mpl_serve_put_decimal(&words, (uint64_t)server->pid);
     if (other > 0) {
-        mpl_put(&words, "-");
-        mpl_put_decimal(&words, other);
+        mpl_serve_put(&words, "-");
+        mpl_serve_put_decimal(&words, other);
     }
-    mpl_put_end(&words);
+    mpl_serve_put_end(&words);
 }
 
 /* By way of the descriptor, so that it is this directory whatever has its path by now; where there
@@ -116,16 +116,16 @@ static void put_address(const struct memplug_server *server, struct sockaddr_un 
     struct stat status;
 
     address->sun_family = AF_UNIX;
-    mpl_put(&words, "/proc/thread-self/fd/");
-    mpl_put_decimal(&words, (uint64_t)server->directory_fd);
-    mpl_put_end(&words);
+    mpl_serve_put(&words, "/proc/thread-self/fd/");
+    mpl_serve_put_decimal(&words, (uint64_t)server->directory_fd);
+    mpl_serve_put_end(&words);
     if (fstatat(AT_FDCWD, address->sun_path, &status, 0) != 0) {
         words.length = 0;
-        mpl_put(&words, server->directory);
+        mpl_serve_put(&words, server->directory);
     }
-    mpl_put(&words, "/");
-    mpl_put(&words, server->name);
-    mpl_put_end(&words);
+    mpl_serve_put(&words, "/");
+    mpl_serve_put(&words, server->name);
+    mpl_serve_put_end(&words);
 }
 
 static bool somebody_listens(const struct sockaddr_un *address)
@@ -204,7 +204,7 @@ static bool is_there(const struct memplug_server *server)
 }
 
 /* The table is this thread's alone afterwards, and empty; nothing is copied and nothing closed. */
-int mpl_place_open(struct memplug_server *server, const char **why)
+int mpl_serve_place_open(struct memplug_server *server, const char **why)
 {
     int error = (int)MPL_SYS(SYS_close_range, 0, UINT32_MAX, CLOSE_RANGE_UNSHARE);
 
@@ -223,7 +223,7 @@ int mpl_place_open(struct memplug_server *server, const char **why)
     return open_socket(server);
 }
 
-void mpl_place_renew(struct memplug_server *server)
+void mpl_serve_place_renew(struct memplug_server *server)
 {
     const char *why;
     int fd;
@@ -241,7 +241,7 @@ void mpl_place_renew(struct memplug_server *server)
     open_socket(server);
 }
 
-void mpl_place_close(struct memplug_server *server)
+void mpl_serve_place_close(struct memplug_server *server)
 {
     if (server->listening_fd >= 0 && is_there(server))
         syscall(SYS_unlinkat, server->directory_fd, server->name, 0);

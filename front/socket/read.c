@@ -21,11 +21,11 @@ static void put_item(void *context, const struct memplug_attr_item *item)
     char mode[4] = {(char)('0' + (item->mode >> 6 & 7)), (char)('0' + (item->mode >> 3 & 7)),
                     (char)('0' + (item->mode & 7))};
 
-    mpl_put(context, kinds[item->kind]);
-    mpl_put(context, mode);
-    mpl_put(context, " ");
-    mpl_put(context, item->name);
-    mpl_put(context, "\n");
+    mpl_serve_put(context, kinds[item->kind]);
+    mpl_serve_put(context, mode);
+    mpl_serve_put(context, " ");
+    mpl_serve_put(context, item->name);
+    mpl_serve_put(context, "\n");
 }
 
 static int list(struct memplug_server *server, const char *path)
@@ -33,7 +33,7 @@ static int list(struct memplug_server *server, const char *path)
     struct mpl_words words = {.text = server->text, .size_bytes = sizeof(server->text)};
     int error = memplug_attr_list(server->attr, path, put_item, &words);
 
-    return error != 0 ? error : (int)mpl_put_end(&words);
+    return error != 0 ? error : (int)mpl_serve_put_end(&words);
 }
 
 static int carry_out(struct memplug_server *server)
@@ -58,7 +58,7 @@ static int carry_out(struct memplug_server *server)
     return -EINVAL;
 }
 
-void *mpl_reader(void *context)
+void *mpl_serve_reader(void *context)
 {
     struct memplug_server *server = context;
     mpl_word_t *turn = &server->errand.turn;
@@ -69,13 +69,13 @@ void *mpl_reader(void *context)
         uint32_t now = __atomic_load_n(turn, __ATOMIC_ACQUIRE);
 
         if (now % 2 == 0) {
-            mpl_word_wait(turn, now, 0);
+            mpl_serve_word_wait(turn, now, 0);
             continue;
         }
         ended = server->errand.kind == MPL_END;
         server->errand.result = carry_out(server);
         __atomic_store_n(turn, now + 1, __ATOMIC_RELEASE);
-        mpl_word_wake(turn);
+        mpl_serve_word_wake(turn);
     }
     return NULL;
 }
@@ -90,7 +90,7 @@ static bool wait_for_turn(struct memplug_server *server, uint64_t patience_ns)
     while ((now = __atomic_load_n(turn, __ATOMIC_ACQUIRE)) % 2 != 0) {
         if (patience_ns != 0 && passed_ns >= patience_ns)
             return false;
-        mpl_word_wait(turn, now, patience_ns != 0 ? patience_ns - passed_ns : 0);
+        mpl_serve_word_wait(turn, now, patience_ns != 0 ? patience_ns - passed_ns : 0);
         passed_ns = mpl_serve_now_ns() - start_ns;
     }
     return true;
@@ -99,11 +99,11 @@ static bool wait_for_turn(struct memplug_server *server, uint64_t patience_ns)
 static void hand_over(struct memplug_server *server)
 {
     __atomic_fetch_add(&server->errand.turn, 1, __ATOMIC_ACQ_REL);
-    mpl_word_wake(&server->errand.turn);
+    mpl_serve_word_wake(&server->errand.turn);
 }
 
-int mpl_read(struct memplug_server *server, enum mpl_errand_kind kind, const char *path,
-             unsigned access, struct memplug_attr_handle *handle)
+int mpl_serve_read(struct memplug_server *server, enum mpl_errand_kind kind, const char *path,
+                   unsigned access, struct memplug_attr_handle *handle)
 {
     struct mpl_errand *errand = &server->errand;
     struct mpl_words words = {.text = errand->path, .size_bytes = sizeof(errand->path)};
@@ -112,8 +112,8 @@ int mpl_read(struct memplug_server *server, enum mpl_errand_kind kind, const cha
         return -ETIMEDOUT;
     errand->kind = kind;
     errand->access = access;
-    mpl_put(&words, path);
-    mpl_put_end(&words);
+    mpl_serve_put(&words, path);
+    mpl_serve_put_end(&words);
     if (kind == MPL_READ_HANDLE)
         errand->handle = *handle;
     hand_over(server);
@@ -124,7 +124,7 @@ int mpl_read(struct memplug_server *server, enum mpl_errand_kind kind, const cha
     return errand->result;
 }
 
-void mpl_read_end(struct memplug_server *server)
+void mpl_serve_read_end(struct memplug_server *server)
 {
     wait_for_turn(server, 0);
     server->errand.kind = MPL_END;

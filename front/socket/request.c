@@ -23,7 +23,7 @@ static void answer(struct memplug_server *server, struct mpl_connection *connect
     const struct mpl_message message = {
         .kind = MEMPLUG_SERVE_ANSWER, .result = result, .text = text, .length = length};
 
-    mpl_send(server, connection, id, &message);
+    mpl_serve_send(server, connection, id, &message);
 }
 
 static void answer_reason(struct memplug_server *server, struct mpl_connection *connection,
@@ -36,8 +36,8 @@ static void answer_reason(struct memplug_server *server, struct mpl_connection *
            length < sizeof(text) ? length : sizeof(text) - 1);
 }
 
-void mpl_refuse(struct memplug_server *server, struct mpl_connection *connection, uint32_t id,
-                int error, const char *why)
+void mpl_serve_refuse(struct memplug_server *server, struct mpl_connection *connection, uint32_t id,
+                      int error, const char *why)
 {
     const struct memplug_reason reason = {
         .error = error,
@@ -77,9 +77,9 @@ static void answer_read(struct memplug_server *server, struct mpl_connection *co
                         uint32_t id, int result)
 {
     if (result < 0)
-        mpl_refuse(server, connection, id, result, why_not(result));
+        mpl_serve_refuse(server, connection, id, result, why_not(result));
     else if ((size_t)result >= sizeof(server->text))
-        mpl_refuse(server, connection, id, -EFBIG, "the text is too long for an answer");
+        mpl_serve_refuse(server, connection, id, -EFBIG, "the text is too long for an answer");
     else
         answer(server, connection, id, result, server->text, (size_t)result);
 }
@@ -89,7 +89,7 @@ static void answer_read(struct memplug_server *server, struct mpl_connection *co
 static void get(struct memplug_server *server, struct mpl_connection *connection,
                 const struct request *request)
 {
-    int result = mpl_read(server, MPL_READ, request->path, 0, NULL);
+    int result = mpl_serve_read(server, MPL_READ, request->path, 0, NULL);
 
     answer_read(server, connection, request->head.id, result);
 }
@@ -97,7 +97,7 @@ static void get(struct memplug_server *server, struct mpl_connection *connection
 static void list(struct memplug_server *server, struct mpl_connection *connection,
                  const struct request *request)
 {
-    int result = mpl_read(server, MPL_LIST, request->path, 0, NULL);
+    int result = mpl_serve_read(server, MPL_LIST, request->path, 0, NULL);
 
     answer_read(server, connection, request->head.id, result);
 }
@@ -105,7 +105,7 @@ static void list(struct memplug_server *server, struct mpl_connection *connectio
 static void follow(struct memplug_server *server, struct mpl_connection *connection,
                    const struct request *request)
 {
-    int result = mpl_read(server, MPL_LINK, request->path, 0, NULL);
+    int result = mpl_serve_read(server, MPL_LINK, request->path, 0, NULL);
 
     answer_read(server, connection, request->head.id, result);
 }
@@ -129,16 +129,17 @@ static void set(struct memplug_server *server, struct mpl_connection *connection
 {
     const struct memplug_serve_request *head = &request->head;
     struct mpl_message started = {.kind = MEMPLUG_SERVE_STARTED, .text = ""};
-    struct mpl_operation *operation = mpl_operation_new(server);
+    struct mpl_operation *operation = mpl_serve_operation_new(server);
     int error;
 
     if (operation == NULL) {
-        mpl_refuse(server, connection, head->id, -EAGAIN, "too many writes are waiting already");
+        mpl_serve_refuse(server, connection, head->id, -EAGAIN,
+                         "too many writes are waiting already");
         return;
     }
-    error = mpl_read(server, MPL_OPEN, request->path, MEMPLUG_ATTR_WRITE, &operation->handle);
+    error = mpl_serve_read(server, MPL_OPEN, request->path, MEMPLUG_ATTR_WRITE, &operation->handle);
     if (error != 0) {
-        mpl_refuse(server, connection, head->id, error, why_not(error));
+        mpl_serve_refuse(server, connection, head->id, error, why_not(error));
         return;
     }
     memcpy(operation->path, request->path, sizeof(operation->path));
@@ -147,24 +148,24 @@ static void set(struct memplug_server *server, struct mpl_connection *connection
     operation->timeout_ns = (uint64_t)head->timeout_ms * 1000000;
     operation->queued_ns = mpl_serve_now_ns();
     operation->detached = (head->flags & MEMPLUG_SERVE_DETACHED) != 0;
-    mpl_operation_queue(server, operation);
+    mpl_serve_operation_queue(server, operation);
     connection->business = MPL_SETTING;
     connection->id = head->id;
     connection->number = operation->number;
     connection->news = (head->flags & MEMPLUG_SERVE_PROGRESS) != 0;
     started.result = (int)operation->number;
     if (head->flags != 0)
-        mpl_send(server, connection, head->id, &started);
+        mpl_serve_send(server, connection, head->id, &started);
 }
 
 static void watch(struct memplug_server *server, struct mpl_connection *connection,
                   const struct request *request)
 {
-    int error = mpl_read(server, MPL_OPEN, request->path, MEMPLUG_ATTR_READ,
-                         &connection->watched);
+    int error = mpl_serve_read(server, MPL_OPEN, request->path, MEMPLUG_ATTR_READ,
+                               &connection->watched);
 
     if (error != 0) {
-        mpl_refuse(server, connection, request->head.id, error, why_not(error));
+        mpl_serve_refuse(server, connection, request->head.id, error, why_not(error));
         return;
     }
     connection->business = MPL_WATCHING;
@@ -186,14 +187,14 @@ static void operations(struct memplug_server *server, struct mpl_connection *con
         for (unsigned i = 0; i < MEMPLUG_SERVE_OPERATIONS; i++) {
             const struct mpl_operation *operation = &server->operations[i];
 
-            if (mpl_operation_state(operation) != MPL_FREE && operation->number > last &&
+            if (mpl_serve_operation_state(operation) != MPL_FREE && operation->number > last &&
                 (next == NULL || operation->number < next->number))
                 next = operation;
         }
         if (next == NULL)
             break;
         last = next->number;
-        length += mpl_operation_line(next, now_ns, text + length, sizeof(text) - length);
+        length += mpl_serve_operation_line(next, now_ns, text + length, sizeof(text) - length);
     }
     answer(server, connection, request->head.id, (int)length, text, length);
 }
@@ -205,14 +206,15 @@ static struct mpl_operation *named(struct memplug_server *server,
     struct mpl_operation *operation = NULL;
     uint64_t number;
 
-    if (!mpl_decimal(request->data, request->length, &number)) {
-        mpl_refuse(server, connection, request->head.id, -EINVAL, "not the number of an operation");
+    if (!mpl_serve_decimal(request->data, request->length, &number)) {
+        mpl_serve_refuse(server, connection, request->head.id, -EINVAL,
+                         "not the number of an operation");
         return NULL;
     }
-    operation = mpl_operation_find(server, number);
+    operation = mpl_serve_operation_find(server, number);
     if (operation == NULL)
-        mpl_refuse(server, connection, request->head.id, -ESRCH,
-                   "no operation has this number, or it ended too long ago");
+        mpl_serve_refuse(server, connection, request->head.id, -ESRCH,
+                         "no operation has this number, or it ended too long ago");
     return operation;
 }
 
@@ -236,11 +238,11 @@ static void cancel(struct memplug_server *server, struct mpl_connection *connect
 
     if (operation == NULL)
         return;
-    if (mpl_operation_state(operation) == MPL_ENDED) {
-        mpl_refuse(server, connection, request->head.id, -ESRCH, "the operation has ended");
+    if (mpl_serve_operation_state(operation) == MPL_ENDED) {
+        mpl_serve_refuse(server, connection, request->head.id, -ESRCH, "the operation has ended");
         return;
     }
-    mpl_operation_cancel(operation, mpl_serve_now_ns());
+    mpl_serve_operation_cancel(operation, mpl_serve_now_ns());
     answer(server, connection, request->head.id, 0, "", 0);
 }
 
@@ -304,8 +306,8 @@ static const char *what_is_wrong(const struct request *request, const struct ver
     return NULL;
 }
 
-void mpl_request(struct memplug_server *server, struct mpl_connection *connection, size_t length,
-                 bool cut)
+void mpl_serve_request(struct memplug_server *server, struct mpl_connection *connection,
+                       size_t length, bool cut)
 {
     struct request request = {.length = 0};
     const struct verb *verb = NULL;
@@ -315,14 +317,15 @@ void mpl_request(struct memplug_server *server, struct mpl_connection *connectio
     if (error == 0 && request.head.verb < NR_VERBS && verbs[request.head.verb].call != NULL)
         verb = &verbs[request.head.verb];
     if (error != 0) {
-        mpl_refuse(server, connection, id, error, "this is no request");
+        mpl_serve_refuse(server, connection, id, error, "this is no request");
         connection->ending = true;
     } else if (verb == NULL) {
-        mpl_refuse(server, connection, id, -EOPNOTSUPP, "there is no such verb");
+        mpl_serve_refuse(server, connection, id, -EOPNOTSUPP, "there is no such verb");
     } else if (what_is_wrong(&request, verb) != NULL) {
-        mpl_refuse(server, connection, id, -EINVAL, what_is_wrong(&request, verb));
+        mpl_serve_refuse(server, connection, id, -EINVAL, what_is_wrong(&request, verb));
     } else if (connection->business != MPL_IDLE) {
-        mpl_refuse(server, connection, id, -EBUSY, "this connection's last request is still on");
+        mpl_serve_refuse(server, connection, id, -EBUSY,
+                         "this connection's last request is still on");
     } else if (request.head.verb == MEMPLUG_SERVE_SET &&
                strcmp(request.path, "memplug/cancel") == 0) {
         cancel_all(server, connection, &request);
@@ -342,12 +345,12 @@ static void tell_news(struct memplug_server *server, struct mpl_connection *conn
 
     if (!connection->news || now_ns - connection->news_ns < NEWS_NS)
         return;
-    news.length = mpl_operation_news(operation, text, sizeof(text));
+    news.length = mpl_serve_operation_news(operation, text, sizeof(text));
     if (news.length >= sizeof(text))
         news.length = sizeof(text) - 1;
-    hash = mpl_hash(text, news.length);
+    hash = mpl_serve_hash(text, news.length);
     if (hash != connection->news_hash && connection->held == NULL)
-        mpl_send(server, connection, connection->id, &news);
+        mpl_serve_send(server, connection, connection->id, &news);
     connection->news_ns = now_ns;
     connection->news_hash = hash;
 }
@@ -355,15 +358,16 @@ static void tell_news(struct memplug_server *server, struct mpl_connection *conn
 static void look_at_operation(struct memplug_server *server, struct mpl_connection *connection,
                               uint64_t now_ns)
 {
-    struct mpl_operation *operation = mpl_operation_find(server, connection->number);
+    struct mpl_operation *operation = mpl_serve_operation_find(server, connection->number);
 
-    if (operation != NULL && mpl_operation_state(operation) != MPL_ENDED) {
+    if (operation != NULL && mpl_serve_operation_state(operation) != MPL_ENDED) {
         tell_news(server, connection, operation, now_ns);
         return;
     }
     connection->business = MPL_IDLE;
     if (operation == NULL) {
-        mpl_refuse(server, connection, connection->id, -ESRCH, "the operation ended too long ago");
+        mpl_serve_refuse(server, connection, connection->id, -ESRCH,
+                         "the operation ended too long ago");
         return;
     }
     if (operation->result < 0)
@@ -382,7 +386,7 @@ static void look_at_file(struct memplug_server *server, struct mpl_connection *c
     if (connection->held != NULL || now_ns - connection->watched_ns < MPL_WATCH_NS)
         return;
     connection->watched_ns = now_ns;
-    result = mpl_read(server, MPL_READ_HANDLE, "", 0, &connection->watched);
+    result = mpl_serve_read(server, MPL_READ_HANDLE, "", 0, &connection->watched);
     if (result == -ETIMEDOUT)
         return; /* it is looked at again */
     if (result < 0 || (size_t)result >= sizeof(server->text)) {
@@ -390,16 +394,17 @@ static void look_at_file(struct memplug_server *server, struct mpl_connection *c
         answer_read(server, connection, connection->id, result);
         return;
     }
-    hash = mpl_hash(server->text, (size_t)result);
+    hash = mpl_serve_hash(server->text, (size_t)result);
     if (hash == connection->watched_hash)
         return;
     connection->watched_hash = hash;
     event.result = result;
     event.length = (size_t)result;
-    mpl_send(server, connection, connection->id, &event);
+    mpl_serve_send(server, connection, connection->id, &event);
 }
 
-void mpl_look(struct memplug_server *server, struct mpl_connection *connection, uint64_t now_ns)
+void mpl_serve_look(struct memplug_server *server, struct mpl_connection *connection,
+                    uint64_t now_ns)
 {
     if (connection->business == MPL_WATCHING)
         look_at_file(server, connection, now_ns);

@@ -72,14 +72,14 @@ static struct packet next_held(const struct mpl_connection *connection)
     return packet;
 }
 
-void mpl_send_forget(struct mpl_connection *connection)
+void mpl_serve_send_forget(struct mpl_connection *connection)
 {
     if (connection->held != NULL)
         syscall(SYS_munmap, connection->held, HELD_BYTES);
     connection->held = NULL;
 }
 
-void mpl_send_held(struct memplug_server *server, struct mpl_connection *connection)
+void mpl_serve_send_held(struct memplug_server *server, struct mpl_connection *connection)
 {
     while (connection->held != NULL) {
         struct packet packet = next_held(connection);
@@ -88,12 +88,12 @@ void mpl_send_held(struct memplug_server *server, struct mpl_connection *connect
         if (result == -EAGAIN)
             return;
         if (result < 0) {
-            mpl_hang_up(server, connection);
+            mpl_serve_hang_up(server, connection);
             return;
         }
         connection->sent_bytes += sizeof(uint32_t) + sizeof(packet.head) + packet.length;
         if (connection->sent_bytes == connection->held_bytes)
-            mpl_send_forget(connection);
+            mpl_serve_send_forget(connection);
     }
 }
 
@@ -106,8 +106,8 @@ static int send_or_hold(struct mpl_connection *connection, const struct packet *
     return result < 0 ? (int)result : 0;
 }
 
-void mpl_send(struct memplug_server *server, struct mpl_connection *connection, uint32_t id,
-              const struct mpl_message *message)
+void mpl_serve_send(struct memplug_server *server, struct mpl_connection *connection, uint32_t id,
+                    const struct mpl_message *message)
 {
     size_t sent = 0;
     int error;
@@ -131,10 +131,10 @@ void mpl_send(struct memplug_server *server, struct mpl_connection *connection, 
         sent += packet.length;
     } while (error == 0 && sent < message->length);
     if (error != 0)
-        mpl_hang_up(server, connection);
+        mpl_serve_hang_up(server, connection);
 }
 
-void mpl_send_interest(struct memplug_server *server, struct mpl_connection *connection)
+void mpl_serve_send_interest(struct memplug_server *server, struct mpl_connection *connection)
 {
     struct epoll_event event = {
         .events = EPOLLRDHUP | (connection->held != NULL ? EPOLLOUT : EPOLLIN),

@@ -21,7 +21,7 @@
 
 /* --- words ------------------------------------------------------------------------------------ */
 
-void mpl_word_wait(mpl_word_t *word, uint32_t value, uint64_t timeout_ns)
+void mpl_serve_word_wait(mpl_word_t *word, uint32_t value, uint64_t timeout_ns)
 {
     struct timespec timeout = {
         .tv_sec = (time_t)(timeout_ns / 1000000000u),
@@ -31,12 +31,12 @@ void mpl_word_wait(mpl_word_t *word, uint32_t value, uint64_t timeout_ns)
     syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, timeout_ns != 0 ? &timeout : NULL, NULL, 0);
 }
 
-void mpl_word_wake(mpl_word_t *word)
+void mpl_serve_word_wake(mpl_word_t *word)
 {
     syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
 }
 
-bool mpl_stopping(const struct memplug_server *server)
+bool mpl_serve_stopping(const struct memplug_server *server)
 {
     return __atomic_load_n(&server->stopping, __ATOMIC_ACQUIRE) != 0;
 }
@@ -115,9 +115,9 @@ static int start_thread(struct memplug_server *server, unsigned thread, void *(*
 static int start_threads(struct memplug_server *server)
 {
     static void *(*const bodies[MPL_NR_THREADS])(void *) = {
-        [MPL_DOOR] = mpl_door,
-        [MPL_READER] = mpl_reader,
-        [MPL_WORKER] = mpl_worker,
+        [MPL_DOOR] = mpl_serve_door,
+        [MPL_READER] = mpl_serve_reader,
+        [MPL_WORKER] = mpl_serve_worker,
     };
     sigset_t all, before;
     int error = 0;
@@ -129,7 +129,7 @@ static int start_threads(struct memplug_server *server)
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (error == 0)
         while (__atomic_load_n(&server->opened, __ATOMIC_ACQUIRE) == 0)
-            mpl_word_wait(&server->opened, 0, 0);
+            mpl_serve_word_wait(&server->opened, 0, 0);
     return error;
 }
 
@@ -144,7 +144,7 @@ int memplug_serve_start(const struct memplug_serve_config *config, struct memplu
     if (error == 0) {
         server->attr = config->attr;
         server->pid = (int)syscall(SYS_getpid);
-        error = mpl_place_choose(server, config->directory, &why);
+        error = mpl_serve_place_choose(server, config->directory, &why);
         if (error == 0) {
             why = "no thread could be started";
             error = start_threads(server);
@@ -190,18 +190,18 @@ void memplug_serve_stop(struct memplug_server *server)
     }
     __atomic_store_n(&server->stopping, 1, __ATOMIC_RELEASE);
     for (unsigned i = 0; i < MEMPLUG_SERVE_OPERATIONS; i++)
-        if (mpl_operation_state(&server->operations[i]) == MPL_QUEUED ||
-            mpl_operation_state(&server->operations[i]) == MPL_RUNNING)
-            mpl_operation_cancel(&server->operations[i], now_ns);
+        if (mpl_serve_operation_state(&server->operations[i]) == MPL_QUEUED ||
+            mpl_serve_operation_state(&server->operations[i]) == MPL_RUNNING)
+            mpl_serve_operation_cancel(&server->operations[i], now_ns);
     if (server->nr_threads > MPL_DOOR) {
         knock(server);
         pthread_join(server->threads[MPL_DOOR], NULL);
     }
     /* Not before: the door waits for the reader, whatever else there is. */
     if (server->nr_threads > MPL_READER)
-        mpl_read_end(server);
+        mpl_serve_read_end(server);
     __atomic_fetch_add(&server->work, 1, __ATOMIC_ACQ_REL);
-    mpl_word_wake(&server->work);
+    mpl_serve_word_wake(&server->work);
     for (unsigned i = MPL_DOOR + 1; i < server->nr_threads; i++)
         pthread_join(server->threads[i], NULL);
     unmap(server);
@@ -212,8 +212,8 @@ size_t memplug_serve_path(const struct memplug_server *server, char *text, size_
 {
     struct mpl_words words = {.text = text, .size_bytes = size_bytes};
 
-    mpl_put(&words, server->directory);
-    mpl_put(&words, "/");
-    mpl_put(&words, server->name);
-    return mpl_put_end(&words);
+    mpl_serve_put(&words, server->directory);
+    mpl_serve_put(&words, "/");
+    mpl_serve_put(&words, server->name);
+    return mpl_serve_put_end(&words);
 }

@@ -26,7 +26,7 @@ typedef uint32_t mpl_word_t;
 
 /* --- operations ------------------------------------------------------------------------------- */
 
-enum mpl_operation_state { MPL_FREE, MPL_QUEUED, MPL_RUNNING, MPL_ENDED };
+enum mpl_serve_operation_state { MPL_FREE, MPL_QUEUED, MPL_RUNNING, MPL_ENDED };
 
 struct mpl_operation {
     /* QUEUED to RUNNING: the worker, or the door that cancels it; to ENDED: the same. Who has seen
@@ -118,24 +118,24 @@ struct memplug_server {
 /* --- serve.c ---------------------------------------------------------------------------------- */
 
 /* While the word has this value; may return early. timeout_ns 0: for good. */
-void mpl_word_wait(mpl_word_t *word, uint32_t value, uint64_t timeout_ns);
-void mpl_word_wake(mpl_word_t *word);
-bool mpl_stopping(const struct memplug_server *server);
+void mpl_serve_word_wait(mpl_word_t *word, uint32_t value, uint64_t timeout_ns);
+void mpl_serve_word_wake(mpl_word_t *word);
+bool mpl_serve_stopping(const struct memplug_server *server);
 
 /* --- place.c: where the socket is ------------------------------------------------------------- */
 
 /* In the caller's thread: which directory; makes it. 0, or -errno and why. */
-int mpl_place_choose(struct memplug_server *server, const char *directory, const char **why);
+int mpl_serve_place_choose(struct memplug_server *server, const char *directory, const char **why);
 /* In the door's: bind and listen. */
-int mpl_place_open(struct memplug_server *server, const char **why);
+int mpl_serve_place_open(struct memplug_server *server, const char **why);
 /* Is the socket's file still there? Else it is made anew, if that can be. */
-void mpl_place_renew(struct memplug_server *server);
-void mpl_place_close(struct memplug_server *server);
+void mpl_serve_place_renew(struct memplug_server *server);
+void mpl_serve_place_close(struct memplug_server *server);
 
 /* --- door.c ----------------------------------------------------------------------------------- */
 
-void *mpl_door(void *server);
-void mpl_hang_up(struct memplug_server *server, struct mpl_connection *connection);
+void *mpl_serve_door(void *server);
+void mpl_serve_hang_up(struct memplug_server *server, struct mpl_connection *connection);
 
 /* --- send.c ----------------------------------------------------------------------------------- */
 
@@ -147,50 +147,52 @@ struct mpl_message {
 };
 
 /* Sends what can be sent and holds the rest; a client for whom too much is held is hung up. */
-void mpl_send(struct memplug_server *server, struct mpl_connection *connection, uint32_t id,
-              const struct mpl_message *message);
+void mpl_serve_send(struct memplug_server *server, struct mpl_connection *connection, uint32_t id,
+                    const struct mpl_message *message);
 /* The client takes packets again. */
-void mpl_send_held(struct memplug_server *server, struct mpl_connection *connection);
-void mpl_send_forget(struct mpl_connection *connection);
+void mpl_serve_send_held(struct memplug_server *server, struct mpl_connection *connection);
+void mpl_serve_send_forget(struct mpl_connection *connection);
 /* Which events this connection waits for. */
-void mpl_send_interest(struct memplug_server *server, struct mpl_connection *connection);
+void mpl_serve_send_interest(struct memplug_server *server, struct mpl_connection *connection);
 
 /* --- request.c -------------------------------------------------------------------------------- */
 
-void mpl_request(struct memplug_server *server, struct mpl_connection *connection, size_t length,
-                 bool cut);
+void mpl_serve_request(struct memplug_server *server, struct mpl_connection *connection,
+                       size_t length, bool cut);
 /* What has changed for this connection since it was last looked at. */
-void mpl_look(struct memplug_server *server, struct mpl_connection *connection, uint64_t now_ns);
+void mpl_serve_look(struct memplug_server *server, struct mpl_connection *connection,
+                    uint64_t now_ns);
 /* The end of the request that is on, with an error and words for it, or no words. */
-void mpl_refuse(struct memplug_server *server, struct mpl_connection *connection, uint32_t id,
-                int error, const char *why);
+void mpl_serve_refuse(struct memplug_server *server, struct mpl_connection *connection, uint32_t id,
+                      int error, const char *why);
 
 /* --- read.c ----------------------------------------------------------------------------------- */
 
-void *mpl_reader(void *server);
+void *mpl_serve_reader(void *server);
 /* By the door. The result is the errand's; a text is in server->text, cut to its size. -ETIMEDOUT:
  * the reader is late, with this or with what it was asked before. handle: what OPEN fills and
  * READ_HANDLE reads, else null. */
-int mpl_read(struct memplug_server *server, enum mpl_errand_kind kind, const char *path,
-             unsigned access, struct memplug_attr_handle *handle);
+int mpl_serve_read(struct memplug_server *server, enum mpl_errand_kind kind, const char *path,
+                   unsigned access, struct memplug_attr_handle *handle);
 /* When the door has ended: the reader's last. */
-void mpl_read_end(struct memplug_server *server);
+void mpl_serve_read_end(struct memplug_server *server);
 
 /* --- work.c ----------------------------------------------------------------------------------- */
 
-void *mpl_worker(void *server);
+void *mpl_serve_worker(void *server);
 /* By the door, all of these. A slot whose state is FREE, or null: for the end of each somebody
  * waits. */
-struct mpl_operation *mpl_operation_new(struct memplug_server *server);
-void mpl_operation_queue(struct memplug_server *server, struct mpl_operation *operation);
-struct mpl_operation *mpl_operation_find(struct memplug_server *server, uint64_t number);
-enum mpl_operation_state mpl_operation_state(const struct mpl_operation *operation);
+struct mpl_operation *mpl_serve_operation_new(struct memplug_server *server);
+void mpl_serve_operation_queue(struct memplug_server *server, struct mpl_operation *operation);
+struct mpl_operation *mpl_serve_operation_find(struct memplug_server *server, uint64_t number);
+enum mpl_serve_operation_state mpl_serve_operation_state(const struct mpl_operation *operation);
 /* Not for one that has ended. */
-void mpl_operation_cancel(struct mpl_operation *operation, uint64_t now_ns);
-size_t mpl_operation_line(const struct mpl_operation *operation, uint64_t now_ns, char *text,
-                          size_t size_bytes);
+void mpl_serve_operation_cancel(struct mpl_operation *operation, uint64_t now_ns);
+size_t mpl_serve_operation_line(const struct mpl_operation *operation, uint64_t now_ns, char *text,
+                                size_t size_bytes);
 /* "offline migrate 812 1024" */
-size_t mpl_operation_news(const struct mpl_operation *operation, char *text, size_t size_bytes);
+size_t mpl_serve_operation_news(const struct mpl_operation *operation, char *text,
+                                size_t size_bytes);
 
 /* --- words.c: text without the C library ------------------------------------------------------ */
 
@@ -198,12 +200,12 @@ struct mpl_words {
     char *text;
     size_t size_bytes, length; /* length: of all that was put */
 };
-void mpl_put(struct mpl_words *words, const char *text);
-void mpl_put_decimal(struct mpl_words *words, uint64_t number);
+void mpl_serve_put(struct mpl_words *words, const char *text);
+void mpl_serve_put_decimal(struct mpl_words *words, uint64_t number);
 /* Terminated, where there is room for that. */
-size_t mpl_put_end(struct mpl_words *words);
+size_t mpl_serve_put_end(struct mpl_words *words);
 /* Decimal digits, then perhaps a newline; false: something else. */
-bool mpl_decimal(const char *text, size_t length, uint64_t *number);
-uint64_t mpl_hash(const char *text, size_t length);
+bool mpl_serve_decimal(const char *text, size_t length, uint64_t *number);
+uint64_t mpl_serve_hash(const char *text, size_t length);
 
 #endif

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 #include "server.h"
 
-void mpl_put(struct mpl_words *words, const char *text)
+void mpl_serve_put(struct mpl_words *words, const char *text)
 {
     for (; *text != '\0'; text++, words->length++)
         if (words->length < words->size_bytes)
             words->text[words->length] = *text;
 }
 
-void mpl_put_decimal(struct mpl_words *words, uint64_t number)
+void mpl_serve_put_decimal(struct mpl_words *words, uint64_t number)
 {
     char digits[21];
     unsigned at = sizeof(digits) - 1;
@@ -18,10 +18,10 @@ void mpl_put_decimal(struct mpl_words *words, uint64_t number)
         digits[--at] = (char)('0' + number % 10);
         number /= 10;
     } while (number != 0);
-    mpl_put(words, digits + at);
+    mpl_serve_put(words, digits + at);
 }
 
-size_t mpl_put_end(struct mpl_words *words)
+size_t mpl_serve_put_end(struct mpl_words *words)
 {
     if (words->size_bytes > 0)
         words->text[words->length < words->size_bytes ? words->length : words->size_bytes - 1] =
@@ -29,7 +29,7 @@ size_t mpl_put_end(struct mpl_words *words)
     return words->length;
 }
 
-bool mpl_decimal(const char *text, size_t length, uint64_t *number)
+bool mpl_serve_decimal(const char *text, size_t length, uint64_t *number)
 {
     if (length > 0 && text[length - 1] == '\n')
         length--;
@@ -43,7 +43,7 @@ bool mpl_decimal(const char *text, size_t length, uint64_t *number)
 }
 
 /* FNV-1a. */
-uint64_t mpl_hash(const char *text, size_t length)
+uint64_t mpl_serve_hash(const char *text, size_t length)
 {
     uint64_t hash = 0xcbf29ce484222325u;
 

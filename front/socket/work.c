@@ -34,7 +34,7 @@ static struct mpl_operation *next_queued(struct memplug_server *server)
     for (unsigned i = 0; i < MEMPLUG_SERVE_OPERATIONS; i++) {
         struct mpl_operation *operation = &server->operations[i];
 
-        if (mpl_operation_state(operation) == MPL_QUEUED &&
+        if (mpl_serve_operation_state(operation) == MPL_QUEUED &&
             (next == NULL || operation->number < next->number))
             next = operation;
     }
@@ -79,7 +79,7 @@ static void carry_out(struct memplug_server *server, struct mpl_operation *opera
     operation->ended_ns = mpl_serve_now_ns();
 }
 
-void *mpl_worker(void *context)
+void *mpl_serve_worker(void *context)
 {
     struct memplug_server *server = context;
 
@@ -88,10 +88,10 @@ void *mpl_worker(void *context)
         uint32_t work = __atomic_load_n(&server->work, __ATOMIC_ACQUIRE);
         struct mpl_operation *operation = next_queued(server);
 
-        if (mpl_stopping(server))
+        if (mpl_serve_stopping(server))
             return NULL;
         if (operation == NULL) {
-            mpl_word_wait(&server->work, work, 0);
+            mpl_serve_word_wait(&server->work, work, 0);
             continue;
         }
         if (!change_state(operation, MPL_QUEUED, MPL_RUNNING))
@@ -103,9 +103,9 @@ void *mpl_worker(void *context)
 
 /* --- by the door ------------------------------------------------------------------------------ */
 
-enum mpl_operation_state mpl_operation_state(const struct mpl_operation *operation)
+enum mpl_serve_operation_state mpl_serve_operation_state(const struct mpl_operation *operation)
 {
-    return (enum mpl_operation_state)__atomic_load_n(&operation->state, __ATOMIC_ACQUIRE);
+    return (enum mpl_serve_operation_state)__atomic_load_n(&operation->state, __ATOMIC_ACQUIRE);
 }
 
 static bool somebody_waits(const struct memplug_server *server, uint64_t number)
@@ -120,13 +120,13 @@ static bool somebody_waits(const struct memplug_server *server, uint64_t number)
     return false;
 }
 
-struct mpl_operation *mpl_operation_new(struct memplug_server *server)
+struct mpl_operation *mpl_serve_operation_new(struct memplug_server *server)
 {
     struct mpl_operation *found = NULL;
 
     for (unsigned i = 0; i < MEMPLUG_SERVE_OPERATIONS; i++) {
         struct mpl_operation *operation = &server->operations[i];
-        enum mpl_operation_state state = mpl_operation_state(operation);
+        enum mpl_serve_operation_state state = mpl_serve_operation_state(operation);
 
         if (state == MPL_FREE)
             return operation;
@@ -139,7 +139,7 @@ struct mpl_operation *mpl_operation_new(struct memplug_server *server)
     return found;
 }
 
-void mpl_operation_queue(struct memplug_server *server, struct mpl_operation *operation)
+void mpl_serve_operation_queue(struct memplug_server *server, struct mpl_operation *operation)
 {
     operation->number = ++server->nr_operations;
     operation->operation = operation->step = NULL;
@@ -147,20 +147,20 @@ void mpl_operation_queue(struct memplug_server *server, struct mpl_operation *op
     operation->ended_ns = 0;
     __atomic_store_n(&operation->state, MPL_QUEUED, __ATOMIC_RELEASE);
     __atomic_fetch_add(&server->work, 1, __ATOMIC_ACQ_REL);
-    mpl_word_wake(&server->work);
+    mpl_serve_word_wake(&server->work);
 }
 
-struct mpl_operation *mpl_operation_find(struct memplug_server *server, uint64_t number)
+struct mpl_operation *mpl_serve_operation_find(struct memplug_server *server, uint64_t number)
 {
     for (unsigned i = 0; i < MEMPLUG_SERVE_OPERATIONS; i++)
         if (server->operations[i].number == number &&
-            mpl_operation_state(&server->operations[i]) != MPL_FREE)
+            mpl_serve_operation_state(&server->operations[i]) != MPL_FREE)
             return &server->operations[i];
     return NULL;
 }
 
 /* One that waits for its turn is taken as the worker would take it. */
-void mpl_operation_cancel(struct mpl_operation *operation, uint64_t now_ns)
+void mpl_serve_operation_cancel(struct mpl_operation *operation, uint64_t now_ns)
 {
     memplug_attr_cancel(&operation->handle);
     if (!change_state(operation, MPL_QUEUED, MPL_RUNNING))
@@ -177,7 +177,7 @@ static void put_word(struct mpl_words *words, const char *text)
     for (; text != NULL && *text != '\0'; text++) {
         char word[2] = {*text == ' ' || *text == '\n' ? '-' : *text};
 
-        mpl_put(words, word);
+        mpl_serve_put(words, word);
     }
 }
 
@@ -187,21 +187,22 @@ static void put_news(struct mpl_words *words, const struct mpl_operation *operat
     const char *step = __atomic_load_n(&operation->step, __ATOMIC_RELAXED);
 
     put_word(words, name != NULL ? name : "-");
-    mpl_put(words, " ");
+    mpl_serve_put(words, " ");
     put_word(words, step != NULL ? step : "-");
-    mpl_put(words, " ");
-    mpl_put_decimal(words, __atomic_load_n(&operation->nr_done, __ATOMIC_RELAXED));
-    mpl_put(words, " ");
-    mpl_put_decimal(words, __atomic_load_n(&operation->nr_total, __ATOMIC_RELAXED));
+    mpl_serve_put(words, " ");
+    mpl_serve_put_decimal(words, __atomic_load_n(&operation->nr_done, __ATOMIC_RELAXED));
+    mpl_serve_put(words, " ");
+    mpl_serve_put_decimal(words, __atomic_load_n(&operation->nr_total, __ATOMIC_RELAXED));
 }
 
-size_t mpl_operation_news(const struct mpl_operation *operation, char *text, size_t size_bytes)
+size_t mpl_serve_operation_news(const struct mpl_operation *operation, char *text,
+                                size_t size_bytes)
 {
     struct mpl_words words = {.text = text, .size_bytes = size_bytes};
 
     put_news(&words, operation);
-    mpl_put(&words, "\n");
-    return mpl_put_end(&words);
+    mpl_serve_put(&words, "\n");
+    return mpl_serve_put_end(&words);
 }
 
 /* What was written, if that is one short word. */
@@ -213,40 +214,40 @@ static void put_text(struct mpl_words *words, const struct mpl_operation *operat
     if (length > 0 && operation->text[length - 1] == '\n')
         length--;
     if (length == 0 || length >= sizeof(copy)) {
-        mpl_put(words, "-");
+        mpl_serve_put(words, "-");
         return;
     }
     for (uint32_t i = 0; i < length; i++)
         copy[i] = operation->text[i] > ' ' && operation->text[i] <= '~' ? operation->text[i] : '_';
     copy[length] = '\0';
-    mpl_put(words, copy);
+    mpl_serve_put(words, copy);
 }
 
-size_t mpl_operation_line(const struct mpl_operation *operation, uint64_t now_ns, char *text,
-                          size_t size_bytes)
+size_t mpl_serve_operation_line(const struct mpl_operation *operation, uint64_t now_ns, char *text,
+                                size_t size_bytes)
 {
     static const char *const states[] = {"free", "queued", "running", "ended"};
-    enum mpl_operation_state state = mpl_operation_state(operation);
+    enum mpl_serve_operation_state state = mpl_serve_operation_state(operation);
     struct mpl_words words = {.text = text, .size_bytes = size_bytes};
     uint64_t until_ns = state == MPL_ENDED ? operation->ended_ns : now_ns;
 
-    mpl_put_decimal(&words, operation->number);
-    mpl_put(&words, " ");
-    mpl_put(&words, states[state]);
-    mpl_put(&words, " ");
+    mpl_serve_put_decimal(&words, operation->number);
+    mpl_serve_put(&words, " ");
+    mpl_serve_put(&words, states[state]);
+    mpl_serve_put(&words, " ");
     put_word(&words, operation->path);
-    mpl_put(&words, " ");
+    mpl_serve_put(&words, " ");
     put_text(&words, operation);
-    mpl_put(&words, " ");
+    mpl_serve_put(&words, " ");
     put_news(&words, operation);
-    mpl_put(&words, " ");
-    mpl_put_decimal(&words, (until_ns - operation->queued_ns) / 1000000);
+    mpl_serve_put(&words, " ");
+    mpl_serve_put_decimal(&words, (until_ns - operation->queued_ns) / 1000000);
     if (state == MPL_ENDED) {
         int result = operation->result;
 
-        mpl_put(&words, result < 0 ? " -" : " ");
-        mpl_put_decimal(&words, result < 0 ? (uint64_t)-(int64_t)result : (uint64_t)result);
+        mpl_serve_put(&words, result < 0 ? " -" : " ");
+        mpl_serve_put_decimal(&words, result < 0 ? (uint64_t)-(int64_t)result : (uint64_t)result);
     }
-    mpl_put(&words, "\n");
-    return mpl_put_end(&words);
+    mpl_serve_put(&words, "\n");
+    return mpl_serve_put_end(&words);
 }
