@@ -5,6 +5,7 @@
  * whether the pool is sound and writes what it did to the file MOVER_REPORT, as name=value. When it
  * has copied five times what the pool had at most, it makes the file MOVER_DONE. MOVER_TIMES:
  * so often and not five times. MOVER_PAUSE_MS: between two blocks. MOVER_OFF: it only looks.
+ * MOVER_SLOW_MS: each block that is to go offline takes so much longer.
  */
 #include <memplug/preload.h>
 
@@ -159,6 +160,23 @@ static void *work(void *argument)
     return argument;
 }
 
+static int slow_down(void *context, const struct memplug_notice *notice)
+{
+    if (notice->event == MEMPLUG_GOING_OFFLINE)
+        nap(*(const unsigned long *)context);
+    return 0;
+}
+
+static void be_slow(unsigned long ms)
+{
+    static unsigned long slow_ms;
+    static const struct memplug_subscriber subscriber = {
+        .name = "slow", .notify = slow_down, .context = &slow_ms};
+
+    slow_ms = ms;
+    memplug_subscribe(memplug_preload_pool(), &subscriber);
+}
+
 __attribute__((constructor)) static void begin(void)
 {
     sigset_t all, before;
@@ -171,6 +189,8 @@ __attribute__((constructor)) static void begin(void)
     owner = getpid();
     if (getenv("MOVER_PAUSE_MS"))
         pause_ms = strtoul(getenv("MOVER_PAUSE_MS"), NULL, 10);
+    if (getenv("MOVER_SLOW_MS"))
+        be_slow(strtoul(getenv("MOVER_SLOW_MS"), NULL, 10));
     if (getenv("MOVER_OFF"))
         return;
     sigfillset(&all);

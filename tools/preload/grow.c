@@ -8,10 +8,11 @@
 #include "preload.h"
 
 #include <errno.h>
-#include <sys/sysinfo.h>
 #include <time.h>
 
 #define NR_TRIES 8u           /* others take what was plugged in for this one */
+#define GIVE_WAY_NS 500000000ull
+#define NR_WAITS 480u         /* four minutes */
 #define SHRINK_NS 20000000ull
 #define RETRY_NS 1000000000ull /* after a block could not be taken out */
 #define SAY_NS 10000000000ull /* at most so often */
@@ -22,13 +23,6 @@
 static uint64_t serials[NR_BLOCKS_MAX];
 static uint64_t end_of_serials;
 static uint64_t no_shrink_until_ns;
-
-uint64_t mpl_pre_memory_bytes(void)
-{
-    struct sysinfo info;
-
-    return sysinfo(&info) == 0 ? (uint64_t)info.totalram * info.mem_unit : 1ull << 30;
-}
 
 /* At least a block, and whole ones. */
 int mpl_pre_grow_open(uint64_t limit_bytes, struct memplug_reason *reason)
@@ -61,6 +55,14 @@ static uint64_t free_bytes(void)
     return stat.nr_free_pages * mpl_preload.page_bytes;
 }
 
+static void say_gave_way(void)
+{
+    struct mpl_line line = {.length = 0};
+
+    mpl_line_add(&line, "the program needs more memory: what was changing its memory is ended");
+    mpl_say(&line);
+}
+
 /* What can be allocated now: not what is isolated because its block is to go. */
 static uint64_t usable_bytes(void)
 {
@@ -74,7 +76,23 @@ static uint64_t usable_bytes(void)
     return nr_pages * mpl_preload.page_bytes;
 }
 
-/* The control lock is held for as long as somebody takes a block offline: wait for that. */
+/* The control lock is held for as long as somebody takes blocks offline. That may be long, and the
+ * program comes first: what is changed through the tree is ended after a moment, and changed back.
+ * What the program itself does is waited for. */
+static int add_in_turn(struct memplug_add *block, struct memplug_reason *reason)
+{
+    const struct memplug_limit moment = {.timeout_ns = GIVE_WAY_NS};
+    int result = -ETIMEDOUT;
+
+    for (unsigned i = 0; i < NR_WAITS && result == -ETIMEDOUT; i++) {
+        result = memplug_add(mpl_preload.pool, block, &moment, reason);
+        if (result == -ETIMEDOUT &&
+            memplug_attr_set(&mpl_preload.attr, "memplug/cancel", "1", 1, NULL, NULL) > 0)
+            say_gave_way();
+    }
+    return result;
+}
+
 static int add_block(uint64_t offset_bytes, struct memplug_reason *reason)
 {
     struct memplug_add block = {
@@ -87,11 +105,7 @@ static int add_block(uint64_t offset_bytes, struct memplug_reason *reason)
     uint64_t number;
     int result;
 
-    for (unsigned i = 0; i < NR_TRIES; i++) {
-        result = memplug_add(mpl_preload.pool, &block, NULL, reason);
-        if (result != -ETIMEDOUT)
-            break;
-    }
+    result = add_in_turn(&block, reason);
     if (result != 0)
         return result;
     number = memplug_block_of(mpl_preload.pool, block.address);

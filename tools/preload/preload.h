@@ -132,7 +132,13 @@ int mpl_pre_map(struct memplug_space *space, uint64_t size_bytes,
                 const struct memplug_mapping *opts, void **address);
 /* Something was unmapped: unplug what has become empty. */
 void mpl_pre_shrink(void);
-uint64_t mpl_pre_memory_bytes(void); /* of the machine */
+
+/* --- memory.c --------------------------------------------------------------------------------- */
+
+/* Of the machine, or what the process's control groups leave of it. */
+uint64_t mpl_pre_memory_bytes(void);
+/* What these leave: a list as /proc/self/cgroup, and where they are mounted; UINT64_MAX is all. */
+uint64_t mpl_pre_group_bytes(const char *groups, const char *root);
 
 /* --- serve.c ---------------------------------------------------------------------------------- */
 
