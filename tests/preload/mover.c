@@ -3,9 +3,10 @@
  * A library to be preloaded behind the others in tests: a thread of it replaces the memory of the
  * program it is in, block by block and round by round, until the program ends. Then it looks
  * whether the pool is sound and writes what it did to the file MOVER_REPORT, as name=value. When it
- * has copied five times what the pool had at most, it makes the file MOVER_DONE. MOVER_TIMES:
- * so often and not five times. MOVER_PAUSE_MS: between two blocks. MOVER_OFF: it only looks.
- * MOVER_SLOW_MS: each block that is to go offline takes so much longer.
+ * has copied five times what the pool had at most, it makes the file MOVER_DONE. MOVER_TIMES: so
+ * often and not five times. MOVER_SECONDS: not before these have passed. MOVER_PAUSE_MS: between
+ * two blocks. MOVER_OFF: it only looks. MOVER_SLOW_MS: each block that is to go offline takes so
+ * much longer.
  */
 #include <memplug/preload.h>
 
@@ -28,6 +29,7 @@ static bool started;
 static atomic_bool stop;
 static pid_t owner;
 static unsigned long nr_replaced, nr_refused, pause_ms = 5;
+static unsigned long peak_kib, rss_kib_at_peak; /* of the pool; and of all, then */
 static char last_refusal[512];
 
 static void nap(unsigned long ms)
@@ -125,21 +127,32 @@ static unsigned long status_kib(const char *name)
     return kib;
 }
 
-/* So often has the program's memory been replaced that a test may end. */
+static unsigned long number_of(const char *name, unsigned long usual)
+{
+    const char *text = getenv(name);
+
+    return text ? strtoul(text, NULL, 10) : usual;
+}
+
+/* So often has the program's memory been replaced, and for so long, that a test may end. */
 static void look_whether_done(void)
 {
-    static unsigned long peak_kib;
     static bool done;
+    static struct timespec begun;
     const char *path = getenv("MOVER_DONE");
     unsigned long kib = status_kib("RssShmem");
-    const char *times = getenv("MOVER_TIMES");
     struct memplug_space_stat stat;
-    uint64_t wanted_bytes;
+    struct timespec now;
 
     memplug_space_stat(memplug_preload_space(), &stat);
-    peak_kib = kib > peak_kib ? kib : peak_kib;
-    wanted_bytes = (times ? strtoul(times, NULL, 10) : 5) * 1024ull * peak_kib;
-    if (!done && path && stat.copied_bytes >= wanted_bytes) {
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    begun = begun.tv_sec == 0 ? now : begun;
+    if (kib > peak_kib) {
+        peak_kib = kib;
+        rss_kib_at_peak = status_kib("VmRSS");
+    }
+    if (!done && path && stat.copied_bytes >= number_of("MOVER_TIMES", 5) * 1024ull * peak_kib &&
+        now.tv_sec - begun.tv_sec >= (time_t)number_of("MOVER_SECONDS", 0)) {
         FILE *file = fopen(path, "we");
 
         done = file != NULL && fclose(file) == 0;
@@ -187,10 +200,9 @@ __attribute__((constructor)) static void begin(void)
     if (!memplug_preload_pool || !memplug_preload_pool())
         return;
     owner = getpid();
-    if (getenv("MOVER_PAUSE_MS"))
-        pause_ms = strtoul(getenv("MOVER_PAUSE_MS"), NULL, 10);
-    if (getenv("MOVER_SLOW_MS"))
-        be_slow(strtoul(getenv("MOVER_SLOW_MS"), NULL, 10));
+    pause_ms = number_of("MOVER_PAUSE_MS", pause_ms);
+    if (number_of("MOVER_SLOW_MS", 0) != 0)
+        be_slow(number_of("MOVER_SLOW_MS", 0));
     if (getenv("MOVER_OFF"))
         return;
     sigfillset(&all);
@@ -220,7 +232,7 @@ __attribute__((destructor)) static void end(void)
             sound, nr_replaced, nr_refused, (unsigned long long)stat.moved_bytes,
             (unsigned long long)stat.copied_bytes);
     fprintf(file, "mapped_bytes=%llu\npool_kib=%lu\nrss_kib=%lu\n",
-            (unsigned long long)stat.mapped_bytes, status_kib("RssShmem"), status_kib("VmRSS"));
+            (unsigned long long)stat.mapped_bytes, peak_kib, rss_kib_at_peak);
     fprintf(file, "pause_p50_us=%llu\npause_p99_us=%llu\npause_max_us=%llu\nrefusal=%s\n",
             (unsigned long long)memplug_pause_ns(&stat.pause, 500) / 1000,
             (unsigned long long)memplug_pause_ns(&stat.pause, 990) / 1000,
