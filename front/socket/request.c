@@ -373,7 +373,8 @@ static void look_at_operation(struct memplug_server *server, struct mpl_connecti
     if (operation->result < 0)
         answer_reason(server, connection, connection->id, &operation->reason);
     else
-        answer(server, connection, connection->id, operation->result, "", 0);
+        answer(server, connection, connection->id, operation->result, operation->answer,
+               operation->answer_length);
 }
 
 static void look_at_file(struct memplug_server *server, struct mpl_connection *connection,

@@ -41,6 +41,8 @@ struct mpl_operation {
     char text[MEMPLUG_ATTR_WRITE_MAX];
     uint32_t length;
     int result;
+    char answer[MPL_LINE_BYTES]; /* what the file said then */
+    uint32_t answer_length;
     struct memplug_reason reason;
     /* How it stands; each read and written atomically. */
     const char *operation, *step;

@@ -57,6 +57,16 @@ static void no_turn(struct mpl_operation *operation, int error, const char *why,
     operation->ended_ns = now_ns;
 }
 
+/* Before another write: so what "add" says is where this one's range is. */
+static void read_again(struct memplug_server *server, struct mpl_operation *operation)
+{
+    int length = memplug_attr_get(server->attr, operation->path, operation->answer,
+                                  sizeof(operation->answer));
+
+    if (length > 0 && (size_t)length < sizeof(operation->answer))
+        operation->answer_length = (uint32_t)length;
+}
+
 static void carry_out(struct memplug_server *server, struct mpl_operation *operation)
 {
     struct memplug_limit limit = {.progress = note_progress, .context = operation};
@@ -76,6 +86,8 @@ static void carry_out(struct memplug_server *server, struct mpl_operation *opera
     }
     operation->result = memplug_attr_write(&operation->handle, operation->text, operation->length,
                                            &limit, &operation->reason);
+    if (operation->result >= 0)
+        read_again(server, operation);
     operation->ended_ns = mpl_serve_now_ns();
 }
 
@@ -145,6 +157,7 @@ void mpl_serve_operation_queue(struct memplug_server *server, struct mpl_operati
     operation->operation = operation->step = NULL;
     operation->nr_done = operation->nr_total = 0;
     operation->ended_ns = 0;
+    operation->answer_length = 0;
     __atomic_store_n(&operation->state, MPL_QUEUED, __ATOMIC_RELEASE);
     __atomic_fetch_add(&server->work, 1, __ATOMIC_ACQ_REL);
     mpl_serve_word_wake(&server->work);

@@ -76,7 +76,9 @@ size_t memplug_serve_path(const struct memplug_server *server, char *text, size_
 enum memplug_serve_verb {
     MEMPLUG_SERVE_GET = 1, /* a file */
     MEMPLUG_SERVE_SET,     /* a file to the data, at most MEMPLUG_ATTR_WRITE_MAX bytes. All but
-                              memplug/cancel stand in one queue; -EAGAIN: it is full */
+                              memplug/cancel stand in one queue; -EAGAIN: it is full. The answer's
+                              text is what the file says then, before another write, if it can be
+                              read and is shorter than 128 bytes */
     MEMPLUG_SERVE_LIST,    /* a directory: "d 0755 name" a line; d, f, or l for a link */
     MEMPLUG_SERVE_LINK,    /* where a link leads */
     MEMPLUG_SERVE_WATCH,   /* a file: EVENT with its text now and whenever it is found changed. It

@@ -59,6 +59,22 @@ static void links_are_shown_and_followed(void **state)
     memplug_client_close(&client);
 }
 
+/* What it says then; what only can be written, says nothing. */
+static void a_write_is_read_again(void **state)
+{
+    struct memplug_client client = client_of(&program);
+    const char *answer;
+
+    (void)state;
+    assert_int_equal(ask_on(&client, "memplug/movable_node", "1", &answer), 1);
+    assert_string_equal(answer, "Y\n");
+    assert_int_equal(ask_on(&client, "memplug/movable_node", "0", &answer), 1);
+    assert_string_equal(answer, "N\n");
+    assert_int_equal(ask_on(&client, "devices/system/memory/uevent", "change", &answer), 6);
+    assert_string_equal(answer, "");
+    memplug_client_close(&client);
+}
+
 static void errors_come_with_reasons(void **state)
 {
     struct memplug_client client = client_of(&program);
@@ -411,6 +427,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(answers_are_the_trees),
         cmocka_unit_test(links_are_shown_and_followed),
+        cmocka_unit_test(a_write_is_read_again),
         cmocka_unit_test(errors_come_with_reasons),
         cmocka_unit_test(blocks_go_and_come),
         cmocka_unit_test(quick_writes_are_quick),

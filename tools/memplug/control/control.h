@@ -68,7 +68,8 @@ void control_word(const char *text, const char *name, char *word, size_t size_by
 /* "memplug: NAME: why", of a call that failed; without a text the error's own words. name may be
  * null. */
 void control_say(const char *name, int error, const char *text);
-/* What is written, followed on a terminal; the tree's answer. Says the reason of a failure. With
+/* What is written, followed on a terminal; the tree's answer. Prints what the file says then, if it
+ * can be read: where a new range is. Says the reason of a failure. With
  * --no-wait it is started, and its number said. What is left of --timeout is its time. */
 int control_set(struct memplug_client *client, const struct control_options *options,
                 const char *path, const char *text);

@@ -69,15 +69,6 @@ static int say_add(const struct control_blocks *blocks, const struct memplug_ran
     return CONTROL_ALL;
 }
 
-static void say_where(struct memplug_client *client)
-{
-    char *last = control_get(client, "memplug/host/add");
-
-    if (last != NULL)
-        fputs(last, stdout);
-    free(last);
-}
-
 int control_add(const struct control_options *options, struct memplug_client *client)
 {
     char words[2 * PATH_MAX];
@@ -96,11 +87,7 @@ int control_add(const struct control_options *options, struct memplug_client *cl
         control_free_blocks(&blocks);
         return status;
     }
-    if (control_set(client, options, "memplug/host/add", words) < 0)
-        return CONTROL_NONE;
-    if (!options->no_wait)
-        say_where(client);
-    return CONTROL_ALL;
+    return control_set(client, options, "memplug/host/add", words) < 0 ? CONTROL_NONE : CONTROL_ALL;
 }
 
 /* --- replace ---------------------------------------------------------------------------------- */
@@ -130,7 +117,6 @@ static int replace_some(const struct control_options *options, struct memplug_cl
 
     if (control_set(client, options, "memplug/host/add", words) < 0)
         return CONTROL_NONE;
-    say_where(client);
     for (size_t i = 0; i < blocks->nr; i++) {
         const struct control_block *block = &blocks->list[i];
         char text[64];
@@ -154,11 +140,8 @@ static int replace_all(const struct control_options *options, struct memplug_cli
         fputs("memplug: the path is too long, or these are too many runs of blocks\n", stderr);
         return CONTROL_USAGE;
     }
-    if (control_set(client, options, "memplug/host/replace", text) < 0)
-        return CONTROL_NONE;
-    if (!options->no_wait)
-        say_where(client);
-    return CONTROL_ALL;
+    return control_set(client, options, "memplug/host/replace", text) < 0 ? CONTROL_NONE
+                                                                          : CONTROL_ALL;
 }
 
 int control_replace(const struct control_options *options, struct memplug_client *client)

@@ -152,6 +152,8 @@ static int follow(struct memplug_client *client, const struct memplug_client_req
     client->timeout_ms = usual_ms;
     if (follower.drawn)
         fputs("\r\033[K", stderr);
+    if (result >= 0 && text != NULL)
+        fputs(text, stdout);
     if (result < 0)
         control_say(NULL, result,
                     text == NULL && result == -EAGAIN ? "it has not ended in time" : text);
