@@ -47,7 +47,8 @@ static void put_time(uint64_t at_ns, char *text, size_t size_bytes)
 static bool read_event(const char *line, struct event *event)
 {
     if (sscanf(line, "%llu %15s %31s %llu", &event->number, event->action, event->object,
-               &event->at_ns) != 4)
+               &event->at_ns) != 4 ||
+        strpbrk(event->action, "\"\\") != NULL || strpbrk(event->object, "\"\\") != NULL)
         return false;
     put_time(event->at_ns, event->time, sizeof(event->time));
     return true;

@@ -103,8 +103,19 @@ void control_table_row(struct control_table *table)
         scols_line_set_data(table->line, i, "-");
 }
 
+/* What is no number would be something else in JSON than what it is called. */
+static bool is_number(const char *text)
+{
+    const char *digits = text + (*text == '-');
+
+    return *digits != '\0' && digits[strspn(digits, "0123456789")] == '\0';
+}
+
 void control_table_text(struct control_table *table, unsigned column, const char *text)
 {
+    if (table->columns[column].kind == CONTROL_COUNT && scols_table_is_json(table->table) &&
+        !is_number(text))
+        return;
     if (table->places[column] >= 0)
         scols_line_set_data(table->line, (size_t)table->places[column], text);
 }

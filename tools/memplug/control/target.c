@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define COMM_BYTES 15u /* what the kernel keeps of a name */
 #define PATIENCE_MS 2000u /* for each of all that there are */
 
 void control_name(int pid, char *name, size_t size_bytes)
@@ -25,6 +26,7 @@ void control_name(int pid, char *name, size_t size_bytes)
 struct search {
     const char *wanted; /* null: any */
     char path[256];
+    int pid; /* whose socket that is */
     unsigned nr;
 };
 
@@ -36,7 +38,8 @@ static bool is_wanted(const struct search *search, int pid)
         return true;
     control_name(pid, name, sizeof(name));
     snprintf(number, sizeof(number), "%d", pid);
-    return strcmp(search->wanted, number) == 0 || strcmp(search->wanted, name) == 0;
+    return strcmp(search->wanted, number) == 0 || strcmp(search->wanted, name) == 0 ||
+           (strlen(name) == COMM_BYTES && strncmp(search->wanted, name, COMM_BYTES) == 0);
 }
 
 static int look_at(void *context, const char *path)
@@ -48,6 +51,7 @@ static int look_at(void *context, const char *path)
         return 0;
     if (is_wanted(search, client.pid)) {
         search->nr++;
+        search->pid = client.pid;
         snprintf(search->path, sizeof(search->path), "%s", path);
     }
     memplug_client_close(&client);
@@ -75,6 +79,10 @@ int control_connect(const struct control_options *options, struct memplug_client
     if (search.nr != 1)
         return -ESRCH;
     error = memplug_client_open(client, search.path, CONTROL_PATIENCE_MS);
+    if (error == 0 && search.pid != 0 && client->pid != search.pid) {
+        memplug_client_close(client);
+        error = -ESRCH; /* another one has come in its place */
+    }
     if (error != 0)
         control_say(search.path, error, NULL);
     return error;
