@@ -392,7 +392,7 @@ void mpl_free_frames(struct memplug *pool, memplug_pfn_t pfn, uint64_t nr_pages)
     struct mpl_zone *zone = mpl_zone_of(pool, head.block);
 
     if (nr_pages == 1) {
-        mpl_percpu_free_frame(pool, pfn);
+        mpl_percpu_free_ended(pool, pfn);
         return;
     }
     mpl_spin_lock(pool, &zone->lock);

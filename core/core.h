@@ -268,7 +268,7 @@ static inline void mpl_huge_flag(struct mpl_page *page, unsigned set, unsigned c
 }
 
 /* Read by slots without the zone's lock, hence atomic: a slot that misses a fresh isolation is
- * found by the drain that follows it. */
+ * found by the drain that follows it. One that sees that it ended sees what was done meanwhile. */
 static inline bool mpl_isolated(const struct memplug *pool, const struct mpl_block *block,
                                 uint64_t index)
 {
@@ -276,7 +276,7 @@ static inline bool mpl_isolated(const struct memplug *pool, const struct mpl_blo
     const char *words = block->bitmaps + pool->layout.isolated;
 
     return (__atomic_load_n((const uint64_t *)(const void *)words + pageblock / 64,
-                            __ATOMIC_RELAXED) >> (pageblock % 64) & 1) != 0;
+                            __ATOMIC_ACQUIRE) >> (pageblock % 64) & 1) != 0;
 }
 
 /* From now on whoever frees a single page of this block looks at its struct page. */

@@ -25,7 +25,7 @@ int memplug_slot_open(struct memplug *pool, struct memplug_slot **slot)
     while (index < MEMPLUG_MAX_SLOTS && first[index].pool != NULL)
         index++;
     if (index < MEMPLUG_MAX_SLOTS) {
-        first[index].pool = pool;
+        MPL_PUT(first[index].pool, pool);
         first[index].fenced = pool->host->ops->fence != NULL;
         if (index == atomic_load_explicit(&pool->nr_own_slots, memory_order_relaxed))
             atomic_store_explicit(&pool->nr_own_slots, index + 1, memory_order_release);
@@ -42,7 +42,7 @@ void memplug_slot_close(struct memplug_slot *slot)
 
     mpl_slot_drain(pool, own(slot));
     mpl_spin_lock(pool, lock);
-    own(slot)->pool = NULL;
+    MPL_PUT(own(slot)->pool, NULL);
     mpl_spin_unlock(lock);
 }
 

@@ -26,16 +26,17 @@ enum mpl_held_kind { MPL_HELD_KERNEL, MPL_HELD_MOVABLE, MPL_HELD_FREED, MPL_NR_H
 
 /*
  * Whoever is inside a slot has its lock, or is the owner of a slot of the caller's own and has set
- * busy while stop was 0. Others take the lock, set stop and wait until busy is 0. So either the
- * owner sees stop, or the other one sees busy; what orders the store of each before its load is a
- * sequentially consistent exchange on both sides, or the host's fence on the side of the others,
- * and then the owner's side costs two plain stores.
+ * busy while stop was 0. Others count themselves in stop, take the lock and wait until busy is 0.
+ * So either the owner sees stop, and takes the lock too, or the other one sees busy; what orders
+ * the store of each before its load is a sequentially consistent step on both sides, or the host's
+ * fence between the others' two, and then the owner's side costs two plain stores.
  */
 struct mpl_slot {
     struct mpl_spin lock;
     atomic_uint busy, stop;
     struct mpl_held held[MPL_NR_HELD];
-    struct memplug *pool; /* of a slot of the caller's own that is open; else null */
+    struct memplug *pool; /* of a slot of the caller's own that is open; else null. Written under
+                             the first slot's lock */
     bool fenced;          /* the host has a fence */
     bool inside;          /* its owner is inside without the lock */
 } MPL_ALIGNED(MPL_CACHE_LINE);

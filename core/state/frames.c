@@ -170,11 +170,10 @@ void mpl_frame_describe(struct memplug *pool, struct mpl_block *block, uint64_t 
     if (MPL_UNLIKELY(request->pinned || as != MPL_PAGE_USED))
         mpl_frames_mark(block);
     page = mpl_page_at(pool, mpl_pfn_add(mpl_block_start(pool, block), index));
-    mpl_page_describe(page, as, request->nr_pages, request->mover, request->cookie);
+    mpl_page_describe(page, as, request->nr_pages, request->mover, request->cookie,
+                      request->pinned && as == MPL_PAGE_USED);
     if (request->align_pages != 0)
         MPL_PUT(page->align_order, (uint8_t)MPL_CTZ64(request->align_pages));
-    if (request->pinned && as == MPL_PAGE_USED)
-        MPL_ASSERT(mpl_page_pin(page) == 0);
     if (!mpl_frame_described(pool, block, index)) /* a slot's frame is */
         mpl_frame_set_described(pool, block, index, true);
 }

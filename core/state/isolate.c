@@ -26,13 +26,13 @@ static void set_isolated(struct memplug *pool, struct mpl_block *block, uint64_t
                                             pageblock << pool->geometry.pageblock_order);
 
     if (isolated) {
-        __atomic_fetch_or(word_at(pool, block, pageblock), bit, __ATOMIC_RELAXED);
+        __atomic_fetch_or(word_at(pool, block, pageblock), bit, __ATOMIC_RELEASE);
         MPL_ASSERT(block->nr_free >= nr_free);
         block->nr_free -= nr_free;
         block->nr_isolated++;
         mpl_zone_of(pool, block)->nr_isolated++;
     } else {
-        __atomic_fetch_and(word_at(pool, block, pageblock), ~bit, __ATOMIC_RELAXED);
+        __atomic_fetch_and(word_at(pool, block, pageblock), ~bit, __ATOMIC_RELEASE);
         block->nr_free += nr_free;
         MPL_ASSERT(block->nr_isolated != 0 && mpl_zone_of(pool, block)->nr_isolated != 0);
         block->nr_isolated--;

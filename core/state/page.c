@@ -59,7 +59,8 @@ bool mpl_page_may_become(enum mpl_page_state from, enum mpl_page_state to)
            (legal[from] & TO(to)) != 0;
 }
 
-/* The page may hold anything: nobody believes it until its described bit is set. */
+/* The page may hold anything: nobody believes it unless its frame is a head that is described. What
+ * a slot holds is described already, and no head: that comes last. */
 static void describe(struct mpl_page *page, uint32_t word, uint32_t nr_pages, uint8_t mover,
                      uint64_t cookie)
 {
@@ -77,10 +78,10 @@ static void describe(struct mpl_page *page, uint32_t word, uint32_t nr_pages, ui
 }
 
 void mpl_page_describe(struct mpl_page *page, enum mpl_page_state state, uint32_t nr_pages,
-                       uint8_t mover, uint64_t cookie)
+                       uint8_t mover, uint64_t cookie, bool pinned)
 {
     MPL_ASSERT(state == MPL_PAGE_USED || state == MPL_PAGE_TARGET);
-    describe(page, (uint32_t)state, nr_pages, mover, cookie);
+    describe(page, (uint32_t)state + (pinned ? PIN : 0), nr_pages, mover, cookie);
 }
 
 void mpl_page_keep(struct mpl_page *page, uint32_t nr_pages, uint32_t nr_pins)

@@ -56,24 +56,38 @@ static inline void leave(struct mpl_slot *slot, const struct mpl_slot *own)
         mpl_spin_unlock(&slot->lock);
 }
 
-void mpl_slot_stop(const struct memplug *pool, struct mpl_slot *slot)
+static void fence(const struct memplug *pool)
 {
-    const struct memplug_host *host = pool->host;
+    if (pool->host->ops->fence != NULL)
+        pool->host->ops->fence(pool->host->context);
+}
+
+/* Its owner was asked to stop, and a fence was passed: from here on he takes the lock. */
+static void lock_stopped(const struct memplug *pool, struct mpl_slot *slot)
+{
     unsigned nr_spins = 0;
 
     mpl_spin_lock(pool, &slot->lock);
-    if (slot < pool->slots + pool->nr_slots)
-        return; /* a CPU's: the lock is all */
-    atomic_exchange_explicit(&slot->stop, 1, memory_order_seq_cst);
-    if (host->ops->fence != NULL)
-        host->ops->fence(host->context);
     while (atomic_load_explicit(&slot->busy, memory_order_seq_cst) != 0)
-        host->ops->relax(host->context, nr_spins++);
+        pool->host->ops->relax(pool->host->context, nr_spins++);
+}
+
+static void ask_to_stop(struct mpl_slot *slot)
+{
+    atomic_fetch_add_explicit(&slot->stop, 1, memory_order_seq_cst);
+}
+
+void mpl_slot_stop(const struct memplug *pool, struct mpl_slot *slot)
+{
+    ask_to_stop(slot);
+    if (slot >= pool->slots + pool->nr_slots) /* of a CPU's the lock is all */
+        fence(pool);
+    lock_stopped(pool, slot);
 }
 
 void mpl_slot_start(struct mpl_slot *slot)
 {
-    atomic_store_explicit(&slot->stop, 0, memory_order_release);
+    atomic_fetch_sub_explicit(&slot->stop, 1, memory_order_release);
     mpl_spin_unlock(&slot->lock);
 }
 
@@ -87,21 +101,55 @@ static void give_back(struct memplug *pool, struct mpl_held *held)
     mpl_spin_unlock(&zone->lock);
 }
 
-void mpl_slot_drain(struct memplug *pool, struct mpl_slot *slot)
+static void empty(struct memplug *pool, struct mpl_slot *slot)
 {
-    mpl_slot_stop(pool, slot);
     for (unsigned kind = 0; kind < MPL_NR_HELD; kind++)
         if (slot->held[kind].mask != 0)
             give_back(pool, &slot->held[kind]);
+}
+
+void mpl_slot_drain(struct memplug *pool, struct mpl_slot *slot)
+{
+    mpl_slot_stop(pool, slot);
+    empty(pool, slot);
     mpl_slot_start(slot);
 }
 
+/* One bit each of the slots of callers' own that are open now, whose owners are asked to stop. */
+static uint64_t ask_all_to_stop(struct memplug *pool)
+{
+    unsigned nr_own = atomic_load_explicit(&pool->nr_own_slots, memory_order_acquire);
+    uint64_t stopped = 0;
+
+    for (unsigned i = 0; i < nr_own; i++) {
+        struct mpl_slot *slot = &pool->slots[pool->nr_slots + i];
+
+        if (__atomic_load_n(&slot->pool, __ATOMIC_ACQUIRE) == NULL)
+            continue;
+        ask_to_stop(slot);
+        stopped |= (uint64_t)1 << i;
+    }
+    return stopped;
+}
+
+/* The CPUs' come first: whoever opens a slot after the first one's lock was passed sees all that
+ * was there before the drain. One fence is enough for all. */
 void mpl_percpu_drain(struct memplug *pool)
 {
-    struct mpl_slot *slot;
+    uint64_t stopped;
 
-    for (unsigned i = 0; (slot = mpl_slot_at(pool, i)) != NULL; i++)
-        mpl_slot_drain(pool, slot);
+    for (unsigned i = 0; i < pool->nr_slots; i++)
+        mpl_slot_drain(pool, &pool->slots[i]);
+    stopped = ask_all_to_stop(pool);
+    if (stopped != 0)
+        fence(pool);
+    for (; stopped != 0; stopped &= stopped - 1) {
+        struct mpl_slot *slot = &pool->slots[pool->nr_slots + MPL_CTZ64(stopped)];
+
+        lock_stopped(pool, slot);
+        empty(pool, slot);
+        mpl_slot_start(slot);
+    }
 }
 
 /* --- allocate --------------------------------------------------------------------------------- */
@@ -224,21 +272,6 @@ static void keep_freed(struct memplug *pool, struct mpl_slot *slot, struct mpl_h
     *freed = one;
 }
 
-#define SPINS_TO_GIVE_UP 2000u /* 100 ms and more: whoever steps back does so at once */
-
-/* The page is NONE by this caller's doing, so the frame is his: what keeps him can only be another
- * free of it at the same time, which steps back when it sees the page. False: it does not look,
- * since it has seen neither the block's mark nor the isolation, which are new; then it has it. */
-static bool hold_described(struct memplug *pool, struct mpl_block *block, uint64_t index)
-{
-    for (unsigned nr_spins = 0; !mpl_frame_give_held(pool, block, index); nr_spins++) {
-        if (nr_spins == SPINS_TO_GIVE_UP)
-            return false;
-        pool->host->ops->relax(pool->host->context, nr_spins);
-    }
-    return true;
-}
-
 /* Is the frame an allocation of its own? Without the zone's lock the two bits of its neighbour may
  * be seen at two moments, and look like a tail: a no is asked again under the lock. */
 static bool is_single(struct memplug *pool, struct mpl_block *block, uint64_t index, bool locked)
@@ -265,14 +298,38 @@ static struct mpl_page *page_of(struct memplug *pool, const struct mpl_block *bl
     return mpl_page_at(pool, mpl_pfn_add(mpl_block_start(pool, block), index));
 }
 
+/* A page was ended, and its frame is in other hands: perhaps of another free that steps back. */
+#define IN_OTHER_HANDS 1
+
+/*
+ * The page is NONE by the caller's doing, so that its frame is nobody else's to take, but for two:
+ * who had it a moment before, has seen neither the block's mark nor the isolation, which are new,
+ * and keeps it; and who sees them in time, looks at the page, and steps back. Which of the two it
+ * is shows when every slot was passed: see free_ended(). Until then the page may come to belong to
+ * a new owner, hence the looks at it before and behind the step.
+ */
+static int take_ended(struct memplug *pool, struct mpl_block *block, uint64_t index)
+{
+    const struct mpl_page *page = page_of(pool, block, index);
+
+    if (!is_described(pool, block, index) || mpl_page_state(page) != MPL_PAGE_NONE)
+        return -MPL_EINVAL;
+    if (MPL_UNLIKELY(!mpl_frame_give_held(pool, block, index))) {
+        mpl_frames_mark(block); /* from now on every free looks at the page */
+        return IN_OTHER_HANDS;
+    }
+    if (MPL_LIKELY(!is_described(pool, block, index) || mpl_page_state(page) == MPL_PAGE_NONE))
+        return 0;
+    mpl_frame_use_held(pool, block, index);
+    return -MPL_EINVAL;
+}
+
 /* Its page may be pinned, moving, or a driver's: whoever changes its state has the frame. */
 static int claim_page(struct memplug *pool, struct mpl_block *block, uint64_t index, bool *later)
 {
     int error = mpl_page_end(page_of(pool, block, index), later);
 
-    if (error == 0 && !*later && !hold_described(pool, block, index))
-        return -MPL_EINVAL;
-    return error;
+    return error == 0 && !*later ? take_ended(pool, block, index) : error;
 }
 
 /* A used frame becomes held by the caller. If it is freed by two at once it goes to whoever changes
@@ -295,28 +352,21 @@ static inline int claim(struct memplug *pool, struct mpl_block *block, uint64_t 
     return error;
 }
 
-/* The way back of a frame that an owner, or the core, gives up. */
+/* The way back of a frame. ended: its page is NONE by the caller's doing. */
 static inline int end_frame(struct memplug *pool, struct mpl_block *block, uint64_t index,
-                            bool owned, bool isolated, bool *later)
+                            bool ended, bool isolated, bool *later)
 {
-    bool single = is_single(pool, block, index, isolated);
-
     *later = false;
-    if (owned)
-        return single ? claim(pool, block, index, isolated, later) : -MPL_EINVAL;
-    MPL_ASSERT(single);
-    if (is_described(pool, block, index)) {
-        MPL_ASSERT(mpl_page_state(page_of(pool, block, index)) == MPL_PAGE_NONE);
-        MPL_ASSERT(hold_described(pool, block, index));
-    } else {
-        MPL_ASSERT(mpl_frame_give_held(pool, block, index));
-    }
-    return 0;
+    if (ended)
+        return take_ended(pool, block, index);
+    if (!is_single(pool, block, index, isolated))
+        return -MPL_EINVAL;
+    return claim(pool, block, index, isolated, later);
 }
 
 /* In an isolated pageblock frames change under the zone's lock only, as offline looks at them. */
 static int free_isolated(struct memplug *pool, struct mpl_block *block, uint64_t index,
-                         bool owned, struct mpl_held *one)
+                         bool ended, struct mpl_held *one)
 {
     struct mpl_zone *zone = mpl_frames_lock_zone(pool, block);
     bool later;
@@ -324,14 +374,14 @@ static int free_isolated(struct memplug *pool, struct mpl_block *block, uint64_t
 
     if (zone == NULL)
         return -MPL_ENODEV;
-    error = end_frame(pool, block, index, owned, true, &later);
+    error = end_frame(pool, block, index, ended, true, &later);
     if (error == 0 && !later)
         mpl_frames_unhold(pool, block, one);
     mpl_spin_unlock(&zone->lock);
     return error;
 }
 
-static int free_frame(struct memplug *pool, struct mpl_slot *slot, memplug_pfn_t pfn, bool owned)
+static int free_frame(struct memplug *pool, struct mpl_slot *slot, memplug_pfn_t pfn, bool ended)
 {
     uint64_t index;
     struct mpl_block *block = find_block(pool, pfn, &index);
@@ -347,26 +397,45 @@ static int free_frame(struct memplug *pool, struct mpl_slot *slot, memplug_pfn_t
         .word = (uint32_t)(index / MPL_WORD_PAGES),
     };
     if (MPL_UNLIKELY(mpl_isolated(pool, block, index)))
-        return free_isolated(pool, block, index, owned, &one);
-    error = end_frame(pool, block, index, owned, false, &later);
+        return free_isolated(pool, block, index, ended, &one);
+    error = end_frame(pool, block, index, ended, false, &later);
     if (error == 0 && !later)
         keep_freed(pool, slot, one);
     return error;
 }
 
-int mpl_percpu_free(struct memplug *pool, struct mpl_slot *own, memplug_pfn_t pfn)
+/* Whoever was in the middle of freeing it has stepped back after the drain, or has kept it. */
+static int free_ended(struct memplug *pool, struct mpl_slot *own, memplug_pfn_t pfn)
 {
-    struct mpl_slot *slot = enter(pool, own);
-    int error = free_frame(pool, slot, pfn, true);
+    struct mpl_slot *slot;
+    int error;
 
+    mpl_percpu_drain(pool);
+    slot = enter(pool, own);
+    error = free_frame(pool, slot, pfn, true);
     leave(slot, own);
-    return error;
+    return error == IN_OTHER_HANDS ? -MPL_EINVAL : error;
 }
 
-void mpl_percpu_free_frame(struct memplug *pool, memplug_pfn_t pfn)
+static int free_with(struct memplug *pool, struct mpl_slot *own, memplug_pfn_t pfn, bool ended)
 {
-    struct mpl_slot *slot = mpl_percpu_lock(pool);
+    struct mpl_slot *slot = enter(pool, own);
+    int error = free_frame(pool, slot, pfn, ended);
 
-    MPL_ASSERT(free_frame(pool, slot, pfn, false) == 0);
-    mpl_percpu_unlock(slot);
+    leave(slot, own);
+    return MPL_LIKELY(error != IN_OTHER_HANDS) ? error : free_ended(pool, own, pfn);
+}
+
+int mpl_percpu_free(struct memplug *pool, struct mpl_slot *own, memplug_pfn_t pfn)
+{
+    return free_with(pool, own, pfn, false);
+}
+
+/* A program that freed a former life of the frame too may come late, and take it from us: then it
+ * is free all the same. */
+void mpl_percpu_free_ended(struct memplug *pool, memplug_pfn_t pfn)
+{
+    int error = free_with(pool, NULL, pfn, true);
+
+    MPL_ASSERT(error == 0 || error == -MPL_EINVAL);
 }

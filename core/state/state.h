@@ -85,9 +85,10 @@ enum mpl_page_state mpl_page_state(const struct mpl_page *page);
 uint32_t mpl_page_pins(const struct mpl_page *page);
 bool mpl_page_may_become(enum mpl_page_state from, enum mpl_page_state to);
 
-/* Write a whole struct page of an allocation: USED or TARGET. For KEPT see mpl_page_keep(). */
+/* Write a whole struct page of an allocation: USED or TARGET, perhaps with a pin from the start, so
+ * that nobody sees it without. For KEPT see mpl_page_keep(). */
 void mpl_page_describe(struct mpl_page *page, enum mpl_page_state state, uint32_t nr_pages,
-                       uint8_t mover, uint64_t cookie);
+                       uint8_t mover, uint64_t cookie, bool pinned);
 
 /* KEPT with these pins; and the way back, KEPT -> NONE, which hands them out. */
 void mpl_page_keep(struct mpl_page *page, uint32_t nr_pages, uint32_t nr_pins);
@@ -263,8 +264,8 @@ int mpl_percpu_alloc(struct memplug *pool, struct mpl_slot *own,
                      memplug_pfn_t *pfn);
 /* One undescribed or USED frame back; the caller has not looked at anything yet. */
 int mpl_percpu_free(struct memplug *pool, struct mpl_slot *own, memplug_pfn_t pfn);
-/* One used frame of nobody: undescribed, or its page is NONE. */
-void mpl_percpu_free_frame(struct memplug *pool, memplug_pfn_t pfn);
+/* One used frame whose page the caller has made NONE. */
+void mpl_percpu_free_ended(struct memplug *pool, memplug_pfn_t pfn);
 
 /* Give back what one slot, or every slot holds. After that nobody who looked at a block before the
  * call still does: readers of bitmaps are inside a slot or hold the zone's lock. */

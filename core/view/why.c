@@ -65,13 +65,15 @@ static struct mpl_zone *lock_zone(const struct memplug *pool, const struct mpl_b
 
 /* --- what is there ---------------------------------------------------------------------------- */
 
-static void look_at(const struct memplug *pool, const struct mpl_block *block, uint64_t index,
+/* False: it was freed meanwhile. Its page means nothing then, though its bit says *described*. */
+static bool look_at(const struct memplug *pool, const struct mpl_block *block, uint64_t index,
                     struct entry *entry)
 {
     entry->pfn = mpl_pfn_add(mpl_block_start(pool, block), index);
     entry->described = mpl_frame_described(pool, block, index);
     if (entry->described)
         entry->page = mpl_look_page(pool, entry->pfn);
+    return mpl_frame_get(pool, block, index) == MPL_FRAME_HEAD;
 }
 
 /* The allocation that the block's first frame goes on with, if there is one: it has to be moved
@@ -88,10 +90,8 @@ static bool look_before(const struct survey *survey, const struct mpl_zone *zone
         block--;
         if (mpl_block_state(block) != MEMPLUG_BLOCK_ONLINE || mpl_zone_of(pool, block) != zone)
             return false;
-        if (mpl_frames_head_of(pool, block, pool->layout.nr_pages - 1, &head)) {
-            look_at(pool, block, head, entry);
-            return true;
-        }
+        if (mpl_frames_head_of(pool, block, pool->layout.nr_pages - 1, &head))
+            return look_at(pool, block, head, entry);
     }
     return false;
 }
@@ -117,7 +117,8 @@ static bool gather(struct survey *survey)
             survey->index++;
             continue;
         }
-        look_at(pool, survey->at, survey->index++, &survey->entries[survey->nr_entries++]);
+        survey->nr_entries +=
+            look_at(pool, survey->at, survey->index++, &survey->entries[survey->nr_entries]);
     }
     mpl_spin_unlock(&zone->lock);
     return true;

@@ -161,7 +161,8 @@ int memplug_alloc_exact(struct memplug *pool, memplug_pfn_t pfn,
 int memplug_free(struct memplug *pool, memplug_pfn_t pfn, uint32_t nr_pages);
 
 /* An extra reference: the pages cannot move until it is dropped. Only pages that have a mover, by
- * whoever owns them. pin: -EAGAIN they are being moved just now, -EINVAL, -ENODEV. */
+ * whoever owns them. pin: -EAGAIN they are being moved just now, -EINVAL, -ENODEV. -EINVAL is also
+ * the answer in the moment in which somebody's wrong free of them is being refused. */
 int memplug_pin(struct memplug *pool, memplug_pfn_t pfn);
 int memplug_unpin(struct memplug *pool, memplug_pfn_t pfn);
 

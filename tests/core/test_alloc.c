@@ -344,7 +344,7 @@ static void targets(void **context)
         for (uint64_t id = 1; id < 8; id++)
             mini_online(mini, id, 0, MEMPLUG_ZONE_MOVABLE, 0);
         mini_set_isolated(mini, 1, true);
-        mpl_page_describe(&source, MPL_PAGE_USED, sizes[s], mini_mover(mini), 7);
+        mpl_page_describe(&source, MPL_PAGE_USED, sizes[s], mini_mover(mini), 7, false);
         source.align_order = sizes[s] == 384 ? 9 : 0;
         assert_int_equal(mpl_alloc_target(&mini->pool, 0, &source, &pfn), 0);
         assert_int_equal(pfn.nr, 512);

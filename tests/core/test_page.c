@@ -124,7 +124,7 @@ static void describe_and_keep(void **context)
 
     (void)context;
     memset(&page, 0xa5, sizeof(page));
-    mpl_page_describe(&page, MPL_PAGE_USED, 8, 3, 77);
+    mpl_page_describe(&page, MPL_PAGE_USED, 8, 3, 77, false);
     assert_int_equal(page.nr_pages, 8);
     assert_int_equal(page.mover, 3);
     assert_int_equal(atomic_load(&page.cookie), 77);
@@ -216,7 +216,7 @@ static void *run(void *argument)
 
     for (unsigned round = 0; round < NR_ROUNDS; round++) {
         if (racer->role == 3)
-            mpl_page_describe(&race->page, MPL_PAGE_USED, 1, 1, round);
+            mpl_page_describe(&race->page, MPL_PAGE_USED, 1, 1, round, false);
         meet(race, round * 2 + 1);
         act(race, racer->role);
         meet(race, round * 2 + 2);

@@ -86,6 +86,19 @@ static void begin_owned(void)
     frame = take(slots[2], mover, 1);
 }
 
+/* From the slot that frees it: so its next life begins there at once. */
+static void begin_held(void)
+{
+    open_pool();
+    frame = take(slots[0], mover, 1);
+}
+
+static void begin_held_by_1(void)
+{
+    open_pool();
+    frame = take(slots[1], mover, 1);
+}
+
 static void begin_marked(void)
 {
     begin_owned();
@@ -189,6 +202,109 @@ static void end_free_and_unpin(void)
     close_pool();
 }
 
+/* --- two frees, and somebody who makes them look at the page ---------------------------------- */
+
+static void mark_2(void)
+{
+    results[2] = memplug_pin(&mini->pool, frame);
+    if (results[2] == 0)
+        results[2] = memplug_unpin(&mini->pool, frame);
+}
+
+/* Isolated, and not drained: a free may have begun before it. */
+static void isolate_2(void)
+{
+    mini_set_isolated(mini, 2, true);
+}
+
+static void isolate_for_a_while_2(void)
+{
+    mini_set_isolated(mini, 2, true);
+    mini_set_isolated(mini, 2, false);
+}
+
+/* One has it, or it was pinned when each of them looked. */
+static void end_looking_frees(void)
+{
+    assert_false(results[0] == 0 && results[1] == 0);
+    for (unsigned i = 0; i < 2; i++)
+        assert_true(results[i] == 0 || results[i] == -MPL_EINVAL ||
+                    (results[i] == -MPL_EBUSY && results[2] == 0));
+    mini_set_isolated(mini, 2, false);
+    if (results[0] != 0 && results[1] != 0) {
+        assert_int_equal(results[2], 0);
+        assert_int_equal(memplug_free(&mini->pool, frame, 1), 0);
+    }
+    close_pool();
+}
+
+/* The new owner's pin holds, whenever the other free comes. */
+static void end_frees_and_pinned(void)
+{
+    assert_true(results[0] == 0 || results[1] == 0);
+    assert_true(results[0] == 0 || results[0] == -MPL_EINVAL);
+    assert_true(results[1] == 0 || results[1] == -MPL_EINVAL || results[1] == -MPL_EBUSY);
+    if (results[0] == 0) {
+        assert_int_not_equal(results[1], 0);
+        assert_int_equal(memplug_unpin(&mini->pool, found[0]), 0);
+        assert_int_equal(memplug_free(&mini->pool, found[0], 1), 0);
+    }
+    close_pool();
+}
+
+static void free_and_alloc_0(void)
+{
+    struct memplug_alloc request = {.nr_pages = 1, .node = MEMPLUG_ANY_NODE, .mover = mover};
+
+    results[0] = memplug_slot_free(slots[0], frame, 1);
+    if (results[0] == 0)
+        assert_int_equal(memplug_slot_alloc(slots[0], &request, &found[0]), 0);
+}
+
+static void pin_and_free_1(void)
+{
+    results[2] = memplug_pin(&mini->pool, frame);
+    if (results[2] == 0)
+        results[2] = memplug_unpin(&mini->pool, frame);
+    results[1] = memplug_slot_free(slots[1], frame, 1);
+}
+
+/* As many were freed as were allocated, but for one that a new owner still has. */
+static void end_frees_and_alloc(void)
+{
+    if (results[0] == 0 && results[1] == 0)
+        assert_int_equal(found[0].nr, frame.nr);
+    if (results[0] == 0 && results[1] != 0)
+        assert_int_equal(memplug_free(&mini->pool, found[0], 1), 0);
+    if (results[0] != 0 && results[1] != 0)
+        assert_int_equal(memplug_free(&mini->pool, frame, 1), 0);
+    close_pool();
+}
+
+/* As a move that fails: the frame's next life is a target's, which the core ends. */
+static void free_and_target_1(void)
+{
+    struct memplug *pool = &mini->pool;
+    struct memplug_alloc request = {.nr_pages = 1, .node = MEMPLUG_ANY_NODE, .mover = mover};
+    struct mpl_page *page;
+
+    results[1] = memplug_slot_free(slots[1], frame, 1);
+    assert_int_equal(mpl_percpu_alloc(pool, (struct mpl_slot *)(void *)slots[1], &request,
+                                      MPL_PAGE_TARGET, &found[1]), 0);
+    page = mpl_page_at(pool, found[1]);
+    if (!mpl_page_change(page, MPL_PAGE_TARGET, MPL_PAGE_NONE))
+        assert_true(mpl_page_change(page, MPL_PAGE_DYING, MPL_PAGE_NONE));
+    mpl_free_frames(pool, found[1], 1);
+}
+
+/* One that frees the target is believed, for the core has not ended it yet. */
+static void end_free_and_target(void)
+{
+    assert_true(results[0] == 0 || results[0] == -MPL_EINVAL);
+    assert_true(results[1] == 0 || results[0] == 0);
+    close_pool();
+}
+
 /* --- a drain ---------------------------------------------------------------------------------- */
 
 /* Offline's steps: when every slot was passed, nobody holds anything of the block. */
@@ -224,10 +340,20 @@ static void end_drain(void)
     close_pool();
 }
 
-static void begin_held(void)
+/* A slot that is opened meanwhile, perhaps just behind the drain's look for open ones. */
+static void begin_closed(void)
 {
     open_pool();
-    frame = take(slots[0], mover, 1);
+    memplug_slot_close(slots[0]);
+    frame = take(slots[1], mover, 1);
+    assert_int_equal(memplug_slot_free(slots[1], frame, 1), 0);
+    results[1] = 0;
+}
+
+static void open_and_alloc_0(void)
+{
+    assert_int_equal(memplug_slot_open(&mini->pool, &slots[0]), 0);
+    alloc_0();
 }
 
 /* The drain comes third, or second where there are only two. */
@@ -285,8 +411,20 @@ static const struct schedules_case cases[] = {
      end_new_owner_and_pin},
     {"free, alloc pinned, and cookie", 2, 4, begin_owned, {free_and_alloc_pinned_0, set_cookie_1},
      end_new_owner_and_cookie},
+    {"two frees and a mark", 3, 2, begin_owned, {free_0, free_1, mark_2}, end_looking_frees},
+    {"two frees and an isolation", 3, 2, begin_owned, {free_0, free_1, isolate_2},
+     end_looking_frees},
+    {"two frees and a short isolation", 3, 2, begin_owned, {free_0, free_1, isolate_for_a_while_2},
+     end_looking_frees},
+    {"free, alloc pinned, and free", 2, 4, begin_held, {free_and_alloc_pinned_0, free_1},
+     end_frees_and_pinned},
+    {"free, alloc, and mark and free", 2, 3, begin_held, {free_and_alloc_0, pin_and_free_1},
+     end_frees_and_alloc},
+    {"free, and a target that is dropped", 2, 4, begin_held_by_1, {free_0, free_and_target_1},
+     end_free_and_target},
     {"free, pin and unpin", 2, 4, begin_owned, {free_0, pin_and_unpin_1}, end_free_and_unpin},
     {"alloc and drain", 2, 3, begin_held, {alloc_0, drain}, end_drain},
+    {"open, alloc and drain", 2, 3, begin_closed, {open_and_alloc_0, drain}, end_drain},
     {"free and drain", 2, 3, begin_held, {free_0, drain}, end_free_and_drain},
     {"neighbours", 2, 3, begin_neighbours, {free_0, recycle_1}, end_neighbours},
     {"two frees and drain", 3, 2, begin_held, {free_0, free_1, drain}, end_two_frees_and_drain},

@@ -114,6 +114,39 @@ static void gives_back(void **context)
     close_empty(mini, BLOCK_PAGES);
 }
 
+/* What the core ends is free after that, unless it is somebody else's by now. */
+static void ends_what_is_there(void **context)
+{
+    struct mini *mini = mini_open(&shape);
+    struct memplug *pool = &mini->pool;
+    uint8_t mover = mini_mover(mini);
+    struct memplug_slot *slot = open_slot(mini);
+    uint64_t raw, owned, ended, freed;
+
+    (void)context;
+    mini_online(mini, 1, 0, MEMPLUG_ZONE_NORMAL, 0);
+    mini_online(mini, 2, 0, MEMPLUG_ZONE_MOVABLE, 0);
+    raw = must_take(slot, 0);
+    owned = must_take(slot, mover);
+    ended = must_take(slot, mover);
+    freed = must_take(slot, mover);
+    mpl_percpu_free_ended(pool, mpl_pfn(raw));
+    mpl_percpu_free_ended(pool, mpl_pfn(owned));
+    assert_int_equal(memplug_slot_free(slot, mpl_pfn(raw), 1), 0);
+    assert_int_equal(memplug_slot_free(slot, mpl_pfn(owned), 1), 0);
+    assert_true(mpl_page_change(mpl_page_at(pool, mpl_pfn(ended)), MPL_PAGE_USED, MPL_PAGE_NONE));
+    mpl_percpu_free_ended(pool, mpl_pfn(ended));
+    assert_int_equal(memplug_slot_free(slot, mpl_pfn(ended), 1), -MPL_EINVAL);
+    assert_int_equal(memplug_slot_free(slot, mpl_pfn(freed), 1), 0);
+    assert_false(mpl_block_at(pool, 2)->marked);
+    assert_true(mpl_page_change(mpl_page_at(pool, mpl_pfn(freed)), MPL_PAGE_USED, MPL_PAGE_NONE));
+    mpl_percpu_free_ended(pool, mpl_pfn(freed));
+    assert_true(mpl_block_at(pool, 2)->marked); /* so that others look at a page like this one */
+    memplug_slot_close(slot);
+    mpl_percpu_drain(pool);
+    close_empty(mini, 2 * BLOCK_PAGES);
+}
+
 static void as_many_as_there_are(void **context)
 {
     struct mini *mini = mini_open(&shape);
@@ -274,6 +307,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(takes_and_gives),      cmocka_unit_test(gives_back),
+        cmocka_unit_test(ends_what_is_there),
         cmocka_unit_test(as_many_as_there_are), cmocka_unit_test(storm_without_fence),
         cmocka_unit_test(storm_with_fence),
     };

@@ -222,7 +222,8 @@ struct twice {
     struct mini *mini;
     memplug_pfn_t pfn;
     uint32_t nr_pages;
-    atomic_uint ready, phase, nr_done, nr_won;
+    int refusal; /* that a free may have too */
+    atomic_uint ready, phase, nr_done, nr_won, disturbed;
 };
 
 static void *free_too(void *argument)
@@ -240,7 +241,7 @@ static void *free_too(void *argument)
         error = memplug_free(&twice->mini->pool, twice->pfn, twice->nr_pages);
         if (error == 0)
             atomic_fetch_add(&twice->nr_won, 1);
-        else if (error != -MPL_EINVAL)
+        else if (error != -MPL_EINVAL && error != twice->refusal)
             atomic_fetch_add(&twice->nr_won, 100);
         atomic_store(&twice->nr_done, round);
     }
@@ -257,6 +258,7 @@ static void one_free_wins(void **context)
 
     (void)context;
     twice.mini = mini_open(&shape);
+    twice.refusal = -MPL_EINVAL;
     mover = mini_mover(twice.mini);
     mini_online(twice.mini, 1, 0, MEMPLUG_ZONE_NORMAL, 0);
     assert_int_equal(pthread_create(&thread, NULL, free_too, &twice), 0);
@@ -291,11 +293,85 @@ static void one_free_wins(void **context)
     mini_close(twice.mini);
 }
 
+/* --- and somebody who makes them look at the page --------------------------------------------- */
+
+/* In each round the block's mark, and its isolation, are new. */
+static void *disturb(void *argument)
+{
+    struct twice *twice = argument;
+
+    mini_cpu = 0;
+    for (unsigned round = 1; round <= NR_ROUNDS; round++) {
+        while (atomic_load(&twice->phase) != round)
+            sched_yield();
+        for (volatile unsigned i = 0; i < round * 7 % 1000; i++)
+            ;
+        if (round % 2 == 0) {
+            mini_set_isolated(twice->mini, 1, true);
+            mini_set_isolated(twice->mini, 1, false);
+        } else if (memplug_pin(&twice->mini->pool, twice->pfn) == 0 &&
+                   memplug_unpin(&twice->mini->pool, twice->pfn) != 0) {
+            atomic_fetch_add(&twice->nr_won, 100);
+        }
+        atomic_store(&twice->disturbed, round);
+    }
+    return NULL;
+}
+
+/* One has it, or none where it was pinned when both looked; and nobody waits for long. */
+static unsigned free_beside(struct twice *twice, unsigned round)
+{
+    int error;
+
+    MPL_PUT(mpl_block_at(&twice->mini->pool, 1)->marked, false);
+    atomic_store(&twice->nr_won, 0);
+    while (atomic_load(&twice->ready) != round)
+        sched_yield();
+    atomic_store(&twice->phase, round);
+    for (volatile unsigned i = 0; i < round % 1000; i++)
+        ;
+    error = memplug_free(&twice->mini->pool, twice->pfn, 1);
+    while (atomic_load(&twice->nr_done) != round || atomic_load(&twice->disturbed) != round)
+        sched_yield();
+    if (error == 0)
+        return atomic_load(&twice->nr_won) + 1;
+    if (atomic_load(&twice->nr_won) != 0)
+        return atomic_load(&twice->nr_won);
+    return memplug_free(&twice->mini->pool, twice->pfn, 1) == 0 ? 1 : 0;
+}
+
+static void one_free_wins_beside(void **context)
+{
+    static struct twice twice;
+    struct memplug_alloc request = {.nr_pages = 1, .node = MEMPLUG_ANY_NODE};
+    pthread_t threads[2];
+
+    (void)context;
+    twice.mini = mini_open(&shape);
+    twice.nr_pages = 1;
+    twice.refusal = -MPL_EBUSY;
+    request.mover = mini_mover(twice.mini);
+    mini_online(twice.mini, 1, 0, MEMPLUG_ZONE_NORMAL, 0);
+    assert_int_equal(pthread_create(&threads[0], NULL, free_too, &twice), 0);
+    assert_int_equal(pthread_create(&threads[1], NULL, disturb, &twice), 0);
+    for (unsigned round = 1; round <= NR_ROUNDS; round++) {
+        assert_int_equal(memplug_alloc(&twice.mini->pool, &request, &twice.pfn), 0);
+        assert_int_equal(free_beside(&twice, round), 1);
+    }
+    for (unsigned i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
+    mpl_percpu_drain(&twice.mini->pool);
+    mini_check(twice.mini);
+    assert_int_equal(mini_count(twice.mini, MPL_FRAME_FREE), BLOCK_PAGES);
+    mini_close(twice.mini);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(alloc_free_isolate),
         cmocka_unit_test(one_free_wins),
+        cmocka_unit_test(one_free_wins_beside),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
