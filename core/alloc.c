@@ -189,7 +189,7 @@ int memplug_alloc(struct memplug *pool, const struct memplug_alloc *request, mem
 
     if (request->nr_pages == 1)
         return mpl_may_alloc_single(pool, request)
-                   ? mpl_percpu_alloc(pool, NULL, request, MPL_PAGE_USED, pfn)
+                   ? mpl_fast_alloc(pool, NULL, request, pfn)
                    : -MPL_EINVAL;
     if (!mpl_may_alloc(pool, request) ||
         !shape_of(pool, request->nr_pages, request->align_pages, &shape))
@@ -377,7 +377,7 @@ int memplug_free(struct memplug *pool, memplug_pfn_t pfn, uint32_t nr_pages)
     int error;
 
     if (MPL_LIKELY(nr_pages == 1))
-        return mpl_percpu_free(pool, NULL, pfn);
+        return mpl_fast_free(pool, NULL, pfn);
     if (nr_pages == 0)
         return -MPL_EINVAL;
     slot = mpl_percpu_lock(pool);

@@ -22,6 +22,20 @@
 /* It will be written soon. */
 #define MPL_PREFETCH(memory) __builtin_prefetch(memory, 1)
 
+/* A word whose byte at this place in memory has the value, and whose others are 0. */
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define MPL_BYTE_AT(place, value) ((uint64_t)(value) << 8 * (place))
+#else
+#define MPL_BYTE_AT(place, value) ((uint64_t)(value) << 8 * (7 - (place)))
+#endif
+
+/* Locks are compiled into their users; or are calls, for who wants to time them (bench/locks.c). */
+#ifdef MPL_LOCKS_ARE_CALLS
+#define MPL_LOCK_INLINE inline __attribute__((noinline))
+#else
+#define MPL_LOCK_INLINE inline
+#endif
+
 /* A freestanding build has no string.h. */
 #define MPL_FILL(memory, byte, size) __builtin_memset(memory, byte, size)
 

@@ -294,7 +294,4 @@ static inline struct mpl_slot *mpl_slot_at(const struct memplug *pool, unsigned 
     return index < pool->nr_slots + nr_own ? &pool->slots[index] : NULL;
 }
 
-void mpl_spin_lock(const struct memplug *pool, struct mpl_spin *spin);
-void mpl_spin_unlock(struct mpl_spin *spin);
-
 #endif

@@ -55,7 +55,7 @@ int memplug_slot_alloc(struct memplug_slot *slot, const struct memplug_alloc *re
         return memplug_alloc(pool, request, pfn);
     if (MPL_UNLIKELY(!mpl_may_alloc_single(pool, request)))
         return -MPL_EINVAL;
-    return mpl_percpu_alloc(pool, own(slot), request, MPL_PAGE_USED, pfn);
+    return mpl_fast_alloc(pool, own(slot), request, pfn);
 }
 
 int memplug_slot_free(struct memplug_slot *slot, memplug_pfn_t pfn, uint32_t nr_pages)
@@ -64,5 +64,5 @@ int memplug_slot_free(struct memplug_slot *slot, memplug_pfn_t pfn, uint32_t nr_
 
     if (MPL_UNLIKELY(nr_pages != 1))
         return memplug_free(pool, pfn, nr_pages);
-    return mpl_percpu_free(pool, own(slot), pfn);
+    return mpl_fast_free(pool, own(slot), pfn);
 }

@@ -15,14 +15,45 @@ struct mpl_spin {
     atomic_uint next, serving; /* a ticket lock: no CPU waits for ever */
 };
 
-/* Frames of one word in state held. */
+struct memplug;
+void mpl_spin_wait(const struct memplug *pool, struct mpl_spin *spin, unsigned ticket);
+
+MPL_LOCK_INLINE void mpl_spin_lock(const struct memplug *pool, struct mpl_spin *spin)
+{
+    unsigned ticket = atomic_fetch_add_explicit(&spin->next, 1, memory_order_relaxed);
+
+    if (MPL_UNLIKELY(atomic_load_explicit(&spin->serving, memory_order_acquire) != ticket))
+        mpl_spin_wait(pool, spin, ticket);
+}
+
+MPL_LOCK_INLINE void mpl_spin_unlock(struct mpl_spin *spin)
+{
+    unsigned ticket = atomic_load_explicit(&spin->serving, memory_order_relaxed);
+
+    MPL_ASSERT(ticket != atomic_load_explicit(&spin->next, memory_order_relaxed));
+    atomic_store_explicit(&spin->serving, ticket + 1, memory_order_release);
+}
+
+/* Frames of one word in state held. As long as there is one, the block stays in its zone. */
 struct mpl_held {
     uint64_t mask; /* 0: none, and the rest means nothing */
     uint32_t block;
     uint32_t word;
+    uint64_t first; /* pfn of the word's first frame */
+    char *free;     /* where the word stands in the bitmap of that name */
 };
 
-enum mpl_held_kind { MPL_HELD_KERNEL, MPL_HELD_MOVABLE, MPL_HELD_FREED, MPL_NR_HELD };
+enum mpl_held_kind { MPL_HELD_KERNEL, MPL_HELD_MOVABLE, MPL_HELD_FREED, MPL_NR_KINDS };
+
+/* Of each kind one word is at hand, and some more wait, so that the zone's lock is taken once for a
+ * word's worth of frames also where few of a word are free. */
+#define MPL_NR_WAITING 15u
+#define MPL_NR_HELD (MPL_NR_KINDS * (1 + MPL_NR_WAITING))
+
+struct mpl_queue {
+    uint8_t next, end;  /* in mpl_slot.held, from MPL_NR_KINDS + kind * MPL_NR_WAITING on */
+    uint16_t nr_frames; /* of those that wait to be given back */
+};
 
 /*
  * Whoever is inside a slot has its lock, or is the owner of a slot of the caller's own and has set
@@ -34,7 +65,8 @@ enum mpl_held_kind { MPL_HELD_KERNEL, MPL_HELD_MOVABLE, MPL_HELD_FREED, MPL_NR_H
 struct mpl_slot {
     struct mpl_spin lock;
     atomic_uint busy, stop;
-    struct mpl_held held[MPL_NR_HELD];
+    struct mpl_held held[MPL_NR_HELD]; /* one at hand for each kind, and then those that wait */
+    struct mpl_queue queue[MPL_NR_KINDS];
     struct memplug *pool; /* of a slot of the caller's own that is open; else null. Written under
                              the first slot's lock */
     bool fenced;          /* the host has a fence */

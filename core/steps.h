@@ -8,6 +8,7 @@
 #ifndef MPL_STEPS_H
 #define MPL_STEPS_H
 
+#include "state/fast.h"
 #include "state/huge.h"
 #include "state/hvo.h"
 #include "state/lent.h"

@@ -67,27 +67,30 @@ void mpl_frames_note(struct memplug *pool, struct mpl_block *block, uint64_t pag
 }
 
 /* In these words of one pageblock nr frames more are free, or less. */
-static void count(struct memplug *pool, struct mpl_block *block, uint64_t first, uint64_t end,
-                  unsigned nr, bool more)
+static inline void count(struct memplug *pool, struct mpl_block *block, uint64_t first,
+                         uint64_t end, unsigned nr, bool more)
 {
     uint64_t pageblock = first / words_per_pageblock(pool);
-    uint16_t *counter = counter_at(pool, block, pageblock);
+    uint64_t all = mpl_pageblock_pages(&pool->geometry);
+    uint16_t *counter = counter_at(pool, block, pageblock), old = *counter;
     struct mpl_zone *zone = mpl_zone_of(pool, block);
     bool isolated = mpl_isolated(pool, block, first * MPL_WORD_PAGES);
 
-    MPL_ASSERT(more ? *counter + nr <= mpl_pageblock_pages(&pool->geometry)
-                    : *counter >= nr && zone->nr_free >= nr && (isolated || block->nr_free >= nr));
-    MPL_PUT(*counter, (uint16_t)(more ? *counter + nr : *counter - nr));
+    MPL_ASSERT(more ? old + nr <= all
+                    : old >= nr && zone->nr_free >= nr && (isolated || block->nr_free >= nr));
+    MPL_PUT(*counter, (uint16_t)(more ? old + nr : old - nr));
     zone->nr_free = more ? zone->nr_free + nr : zone->nr_free - nr;
     if (isolated)
         return; /* not in the summaries */
     block->nr_free = more ? block->nr_free + nr : block->nr_free - nr;
-    note_whole(pool, block, pageblock, false);
-    if (nr == mpl_pageblock_pages(&pool->geometry) && set_summaries(pool, block, first, more))
-        return;
-    for (uint64_t word = first; word < end; word++)
-        set_summary(block, pool->layout.summary, word,
-                    more || free_in(pool, block, word) != 0);
+    if (old == all || *counter == all)
+        note_whole(pool, block, pageblock, false);
+    if (nr != all || !set_summaries(pool, block, first, more))
+        for (uint64_t word = first; word < end; word++)
+            set_summary(block, pool->layout.summary, word,
+                        more || free_in(pool, block, word) != 0);
+    if (old == all || *counter == all || block->nr_free == (more ? nr : 0))
+        mpl_zone_note_free(pool, block);
 }
 
 static uint64_t end_of_pageblock(const struct memplug *pool, uint64_t word)
@@ -421,7 +424,6 @@ void mpl_frames_put(struct memplug *pool, struct mpl_block *block, uint64_t inde
         }
         count(pool, block, first, word, nr, true);
     }
-    mpl_zone_note_free(pool, block);
 }
 
 static void use_word(struct memplug *pool, struct mpl_block *block, uint64_t word, uint64_t mask,
@@ -457,7 +459,6 @@ static void use(struct memplug *pool, struct mpl_block *block, uint64_t index, u
         }
         count(pool, block, word, last, nr, false);
     }
-    mpl_zone_note_free(pool, block);
 }
 
 bool mpl_frames_take(struct memplug *pool, struct mpl_block *block, uint64_t nr_pages,
@@ -535,26 +536,20 @@ bool mpl_frames_hold(struct memplug *pool, struct mpl_block *block, bool describ
     if (describe)
         set_bits(block, pool->layout.described, word, mask);
     count(pool, block, word, word + 1, MPL_POPCOUNT64(mask), false);
-    mpl_zone_note_free(pool, block);
-    *held = (struct mpl_held){
-        .mask = mask,
-        .block = (uint32_t)mpl_block_id(pool, block),
-        .word = (uint32_t)word,
-    };
+    mpl_held_set(pool, held, block, word, mask);
     return true;
 }
 
 void mpl_frames_unhold(struct memplug *pool, struct mpl_block *block, struct mpl_held *held)
 {
-    const struct mpl_layout *layout = &pool->layout;
+    uint64_t *heads = mpl_held_head(pool, held), *described = mpl_held_described(pool, held);
+    uint64_t mask = held->mask, head = __atomic_load_n(heads, __ATOMIC_RELAXED);
 
-    MPL_ASSERT(held->block == mpl_block_id(pool, block) && held->word < layout->nr_words);
-    MPL_ASSERT((load(block, layout->free, held->word) & load(block, layout->head, held->word) &
-                held->mask) == held->mask);
-    if ((load(block, layout->described, held->word) & held->mask) != 0)
-        clear_bits(block, layout->described, held->word, held->mask);
-    store(block, layout->head, held->word, load(block, layout->head, held->word) & ~held->mask);
-    count(pool, block, held->word, held->word + 1, MPL_POPCOUNT64(held->mask), true);
-    mpl_zone_note_free(pool, block);
+    MPL_ASSERT(held->block == mpl_block_id(pool, block) && held->word < pool->layout.nr_words);
+    MPL_ASSERT((__atomic_load_n(mpl_held_word(held, 0), __ATOMIC_RELAXED) & head & mask) == mask);
+    if ((__atomic_load_n(described, __ATOMIC_RELAXED) & mask) != 0)
+        __atomic_fetch_and(described, ~mask, __ATOMIC_ACQ_REL);
+    __atomic_store_n(heads, head & ~mask, __ATOMIC_RELEASE);
+    count(pool, block, held->word, held->word + 1, MPL_POPCOUNT64(mask), true);
     held->mask = 0;
 }

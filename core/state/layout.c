@@ -10,7 +10,7 @@ void mpl_layout_set(struct mpl_layout *layout, const struct memplug_geometry *ge
     layout->nr_words = layout->nr_pages / MPL_WORD_PAGES;
     layout->nr_pageblocks = layout->nr_pages >> geometry->pageblock_order;
     MPL_ASSERT(layout->nr_pageblocks != 0 && mpl_pageblock_pages(geometry) >= MPL_WORD_PAGES);
-    layout->free = at;
+    layout->free = at; /* fast.h counts from there */
     at += layout->nr_words * sizeof(uint64_t);
     layout->head = at;
     at += layout->nr_words * sizeof(uint64_t);

@@ -5,9 +5,9 @@
  */
 #include "state.h"
 
-#define STATE_BITS 8u
+#define STATE_BITS MPL_PAGE_STATE_BITS
 #define STATE_MASK ((1u << STATE_BITS) - 1)
-#define PIN (1u << STATE_BITS)
+#define PIN MPL_PAGE_PIN
 #define PINS_MAX (UINT32_MAX >> STATE_BITS)
 
 #define TO(state) (1u << (state))
@@ -59,35 +59,17 @@ bool mpl_page_may_become(enum mpl_page_state from, enum mpl_page_state to)
            (legal[from] & TO(to)) != 0;
 }
 
-/* The page may hold anything: nobody believes it unless its frame is a head that is described. What
- * a slot holds is described already, and no head: that comes last. */
-static void describe(struct mpl_page *page, uint32_t word, uint32_t nr_pages, uint8_t mover,
-                     uint64_t cookie)
-{
-    MPL_ASSERT(nr_pages != 0);
-    MPL_PUT(page->nr_pages, nr_pages);
-    MPL_PUT(page->mover, mover);
-    MPL_PUT(page->align_order, 0);
-    MPL_PUT(page->huge, 0);
-    MPL_PUT(page->huge_flags, 0);
-    for (unsigned i = 0; i < sizeof(page->reserved); i++)
-        page->reserved[i] = 0;
-    page->reserved_for_lists = 0;
-    atomic_store_explicit(&page->cookie, cookie, memory_order_relaxed);
-    atomic_store_explicit(&page->state, word, memory_order_release);
-}
-
 void mpl_page_describe(struct mpl_page *page, enum mpl_page_state state, uint32_t nr_pages,
                        uint8_t mover, uint64_t cookie, bool pinned)
 {
     MPL_ASSERT(state == MPL_PAGE_USED || state == MPL_PAGE_TARGET);
-    describe(page, (uint32_t)state + (pinned ? PIN : 0), nr_pages, mover, cookie);
+    mpl_page_write(page, (uint32_t)state + (pinned ? PIN : 0), nr_pages, mover, 0, cookie);
 }
 
 void mpl_page_keep(struct mpl_page *page, uint32_t nr_pages, uint32_t nr_pins)
 {
     MPL_ASSERT(nr_pins <= PINS_MAX);
-    describe(page, MPL_PAGE_KEPT | nr_pins * PIN, nr_pages, 0, 0);
+    mpl_page_write(page, MPL_PAGE_KEPT | nr_pins * PIN, nr_pages, 0, 0, 0);
 }
 
 bool mpl_page_unkeep(struct mpl_page *page, uint32_t *nr_pins)

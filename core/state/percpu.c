@@ -1,60 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A slot holds up to a word of frames of each kind, and a word of freed ones. Inside the slot a
- * frame of these changes hands by one atomic step on its bitmap; the zone's lock is taken once a
- * word. What a slot holds never lies in a pageblock that was isolated before the last drain.
- * Frames for movable use are described as long as they are held: that means nothing then, and
- * spares a step on each.
+ * A slot holds about a word's worth of frames of each kind, and of freed ones, in one word or in
+ * several. Inside the slot a frame of these changes hands by one atomic step on its bitmap; the
+ * zone's lock is taken once a word's worth. What a slot holds never lies in a pageblock that was
+ * isolated before the last drain. Frames for movable use are described as long as they are held:
+ * that means nothing then, and spares a step on each.
  */
 #include "words.h"
 
 /* --- inside a slot ---------------------------------------------------------------------------- */
-
-struct mpl_slot *mpl_percpu_lock(struct memplug *pool)
-{
-    unsigned cpu = pool->host->ops->cpu(pool->host->context);
-    struct mpl_slot *slot = &pool->slots[cpu < pool->nr_slots ? cpu : cpu % pool->nr_slots];
-
-    mpl_spin_lock(pool, &slot->lock);
-    return slot;
-}
-
-void mpl_percpu_unlock(struct mpl_slot *slot)
-{
-    mpl_spin_unlock(&slot->lock);
-}
-
-/* Busy before stop is looked at, as whoever stops it does the reverse: see core/slot.h. */
-static inline void enter_own(struct memplug *pool, struct mpl_slot *slot)
-{
-    if (MPL_LIKELY(slot->fenced)) {
-        atomic_store_explicit(&slot->busy, 1, memory_order_relaxed);
-        atomic_signal_fence(memory_order_seq_cst);
-    } else {
-        atomic_exchange_explicit(&slot->busy, 1, memory_order_seq_cst);
-    }
-    slot->inside = atomic_load_explicit(&slot->stop, memory_order_seq_cst) == 0;
-    if (MPL_LIKELY(slot->inside))
-        return;
-    atomic_store_explicit(&slot->busy, 0, memory_order_release);
-    mpl_spin_lock(pool, &slot->lock);
-}
-
-static inline struct mpl_slot *enter(struct memplug *pool, struct mpl_slot *own)
-{
-    if (own == NULL)
-        return mpl_percpu_lock(pool);
-    enter_own(pool, own);
-    return own;
-}
-
-static inline void leave(struct mpl_slot *slot, const struct mpl_slot *own)
-{
-    if (own != NULL && slot->inside)
-        atomic_store_explicit(&slot->busy, 0, memory_order_release);
-    else
-        mpl_spin_unlock(&slot->lock);
-}
 
 static void fence(const struct memplug *pool)
 {
@@ -91,21 +45,39 @@ void mpl_slot_start(struct mpl_slot *slot)
     mpl_spin_unlock(&slot->lock);
 }
 
-static void give_back(struct memplug *pool, struct mpl_held *held)
+static struct mpl_held *waiting(struct mpl_slot *slot, unsigned kind)
 {
-    struct mpl_block *block = mpl_block_at(pool, held->block);
-    struct mpl_zone *zone = mpl_zone_of(pool, block);
+    return &slot->held[MPL_NR_KINDS + kind * MPL_NR_WAITING];
+}
 
-    mpl_spin_lock(pool, &zone->lock);
-    mpl_frames_unhold(pool, block, held);
-    mpl_spin_unlock(&zone->lock);
+/* In runs of one zone, whose lock is taken once for each. */
+static void give_back(struct memplug *pool, struct mpl_held *held, unsigned nr)
+{
+    struct mpl_zone *zone = NULL;
+
+    for (; nr != 0; nr--, held++) {
+        struct mpl_block *block;
+
+        if (held->mask == 0)
+            continue;
+        block = mpl_block_at(pool, held->block);
+        if (zone != mpl_zone_of(pool, block)) {
+            if (zone != NULL)
+                mpl_spin_unlock(&zone->lock);
+            zone = mpl_zone_of(pool, block);
+            mpl_spin_lock(pool, &zone->lock);
+        }
+        mpl_frames_unhold(pool, block, held);
+    }
+    if (zone != NULL)
+        mpl_spin_unlock(&zone->lock);
 }
 
 static void empty(struct memplug *pool, struct mpl_slot *slot)
 {
-    for (unsigned kind = 0; kind < MPL_NR_HELD; kind++)
-        if (slot->held[kind].mask != 0)
-            give_back(pool, &slot->held[kind]);
+    give_back(pool, slot->held, MPL_NR_HELD);
+    for (unsigned kind = 0; kind < MPL_NR_KINDS; kind++)
+        slot->queue[kind] = (struct mpl_queue){0};
 }
 
 void mpl_slot_drain(struct memplug *pool, struct mpl_slot *slot)
@@ -154,82 +126,90 @@ void mpl_percpu_drain(struct memplug *pool)
 
 /* --- allocate --------------------------------------------------------------------------------- */
 
-#define NR_AHEAD 8u
+#define NR_AHEAD 16u
 
 /* Struct pages that will be written next are on their way while the first one is waited for. */
-static void fetch_ahead(const struct memplug *pool, const struct mpl_held *held)
+static unsigned fetch_ahead(const struct memplug *pool, const struct mpl_held *held,
+                            unsigned nr_ahead)
 {
-    memplug_pfn_t start = mpl_block_start(pool, mpl_block_at(pool, held->block));
     uint64_t mask = held->mask;
 
-    start = mpl_pfn_add(start, (uint64_t)held->word * MPL_WORD_PAGES);
-    for (unsigned i = 0; i < NR_AHEAD && mask != 0; i++, mask &= mask - 1)
-        MPL_PREFETCH(mpl_page_at(pool, mpl_pfn_add(start, MPL_CTZ64(mask))));
+    for (; nr_ahead != 0 && mask != 0; nr_ahead--, mask &= mask - 1)
+        MPL_PREFETCH(mpl_page_at(pool, mpl_pfn(held->first + MPL_CTZ64(mask))));
+    return nr_ahead;
 }
 
-static bool refill(struct memplug *pool, struct mpl_held *held,
-                   const struct memplug_alloc *request)
+/* Words of one zone, lowest first: half a word's worth of frames and more, or nr words. */
+static unsigned hold_words(struct memplug *pool, struct mpl_zone *zone, bool movable,
+                           struct mpl_held *held, unsigned nr)
 {
-    struct mpl_zone *zones[MPL_MAX_NODES * MEMPLUG_NR_ZONES];
-    unsigned nr_zones = mpl_policy_zonelist(pool, request, zones);
+    unsigned nr_frames = 0, nr_held = 0, nr_ahead = movable ? NR_AHEAD : 0;
+    struct mpl_block *block;
 
-    for (unsigned i = 0; i < nr_zones && held->mask == 0; i++) {
-        struct mpl_block *block;
-
-        mpl_spin_lock(pool, &zones[i]->lock);
-        block = mpl_frames_next_block(pool, zones[i], 0);
-        if (block != NULL)
-            MPL_ASSERT(mpl_frames_hold(pool, block, request->mover != 0, held));
-        mpl_spin_unlock(&zones[i]->lock);
+    mpl_spin_lock(pool, &zone->lock);
+    while (nr_frames < MPL_WORD_PAGES / 2 && nr_held < nr &&
+           (block = mpl_frames_next_block(pool, zone, 0)) != NULL) {
+        MPL_ASSERT(mpl_frames_hold(pool, block, movable, &held[nr_held]));
+        nr_ahead = fetch_ahead(pool, &held[nr_held], nr_ahead);
+        nr_frames += MPL_POPCOUNT64(held[nr_held++].mask);
     }
-    if (held->mask != 0 && request->mover != 0)
-        fetch_ahead(pool, held);
-    return held->mask != 0;
+    mpl_spin_unlock(&zone->lock);
+    return nr_held;
 }
 
-static inline memplug_pfn_t take_held(struct memplug *pool, struct mpl_held *held,
-                                      const struct memplug_alloc *request,
-                                      enum mpl_page_state as)
+static unsigned refill(struct memplug *pool, const struct memplug_alloc *request,
+                       struct mpl_held *held, unsigned nr)
 {
-    struct mpl_block *block = mpl_block_at(pool, held->block);
-    uint64_t index = (uint64_t)held->word * MPL_WORD_PAGES + MPL_CTZ64(held->mask);
+    struct mpl_zone *zone;
+    unsigned nr_held = 0;
 
-    if (request->mover != 0)
-        mpl_frame_describe(pool, block, index, as, request);
-    else if (MPL_UNLIKELY(is_described(pool, block, index))) /* it was freed so */
-        mpl_frame_set_described(pool, block, index, false);
-    mpl_frame_use_held(pool, block, index);
-    held->mask &= held->mask - 1;
-    return mpl_pfn_add(mpl_block_start(pool, block), index);
+    for (unsigned i = 0; nr_held == 0 && (zone = mpl_policy_zone_at(pool, request, i)) != NULL; i++)
+        nr_held = hold_words(pool, zone, request->mover != 0, held, nr);
+    return nr_held;
 }
 
 /* Past the slot: its word is of another node than the one that is asked for. */
 static bool take_direct(struct memplug *pool, const struct memplug_alloc *request,
                         enum mpl_page_state as, memplug_pfn_t *pfn)
 {
-    struct mpl_held held = {.mask = 0};
+    struct mpl_held held;
 
-    if (!refill(pool, &held, request))
+    if (refill(pool, request, &held, 1) == 0)
         return false;
-    *pfn = take_held(pool, &held, request, as);
-    if (held.mask != 0)
-        give_back(pool, &held);
+    *pfn = mpl_held_take(pool, &held, request, as);
+    give_back(pool, &held, 1);
     return true;
+}
+
+/* The first of the words that wait is at hand. */
+static void next_word(struct mpl_slot *slot, unsigned kind)
+{
+    struct mpl_held *next = waiting(slot, kind) + slot->queue[kind].next++;
+
+    slot->held[kind] = *next;
+    next->mask = 0;
 }
 
 static bool take(struct memplug *pool, struct mpl_slot *slot,
                  const struct memplug_alloc *request, enum mpl_page_state as,
                  memplug_pfn_t *pfn)
 {
-    struct mpl_held *held =
-        &slot->held[request->mover != 0 ? MPL_HELD_MOVABLE : MPL_HELD_KERNEL];
+    unsigned kind = request->mover != 0 ? MPL_HELD_MOVABLE : MPL_HELD_KERNEL;
+    struct mpl_held *held = &slot->held[kind];
+    struct mpl_queue *queue = &slot->queue[kind];
 
-    if (held->mask != 0 && request->node != MEMPLUG_ANY_NODE &&
-        mpl_block_at(pool, held->block)->node != request->node)
+    if (held->mask == 0 && queue->next < queue->end)
+        next_word(slot, kind);
+    if (held->mask == 0) { /* whichever node they are of: it is the best there is */
+        queue->next = 0;
+        queue->end = (uint8_t)refill(pool, request, waiting(slot, kind), MPL_NR_WAITING);
+        if (queue->end == 0)
+            return false;
+        next_word(slot, kind);
+    } else if (!mpl_held_fits(pool, held, request)) {
         return take_direct(pool, request, as, pfn);
-    if (MPL_UNLIKELY(held->mask == 0) && !refill(pool, held, request))
-        return false;
-    *pfn = take_held(pool, held, request, as);
+    }
+    *pfn = mpl_held_take(pool, held, request, as);
     return true;
 }
 
@@ -243,45 +223,64 @@ int mpl_percpu_alloc(struct memplug *pool, struct mpl_slot *own,
 
         if (attempt != 0) /* what is free may be held by other slots */
             mpl_percpu_drain(pool);
-        slot = enter(pool, own);
+        slot = mpl_slot_enter(pool, own);
         done = take(pool, slot, request, as, pfn);
-        leave(slot, own);
+        mpl_slot_leave(slot, own);
         if (MPL_LIKELY(done))
             return 0;
     }
     return -MPL_ENOMEM;
 }
 
-/* --- free ------------------------------------------------------------------------------------- */
-
-/* A frame that is nobody's now finds its place in the slot. */
-static void keep_freed(struct memplug *pool, struct mpl_slot *slot, struct mpl_held one)
+int mpl_percpu_alloc_inside(struct memplug *pool, struct mpl_slot *slot, struct mpl_slot *own,
+                            const struct memplug_alloc *request, memplug_pfn_t *pfn)
 {
-    struct mpl_held *freed = &slot->held[MPL_HELD_FREED];
+    bool done = take(pool, slot, request, MPL_PAGE_USED, pfn);
 
-    for (unsigned kind = 0; kind < MPL_NR_HELD; kind++) {
-        struct mpl_held *held = &slot->held[kind];
-
-        if (held->mask != 0 && held->block == one.block && held->word == one.word) {
-            held->mask |= one.mask;
-            return;
-        }
-    }
-    if (freed->mask != 0)
-        give_back(pool, freed);
-    *freed = one;
+    slot->inside = true;
+    mpl_slot_leave(slot, own);
+    return MPL_LIKELY(done) ? 0 : mpl_percpu_alloc(pool, own, request, MPL_PAGE_USED, pfn);
 }
 
-/* Is the frame an allocation of its own? Without the zone's lock the two bits of its neighbour may
- * be seen at two moments, and look like a tail: a no is asked again under the lock. */
-static bool is_single(struct memplug *pool, struct mpl_block *block, uint64_t index, bool locked)
+/* --- free ------------------------------------------------------------------------------------- */
+
+/* The freed word that is at hand makes room; a word's worth of frames that wait goes back. */
+static void put_by(struct memplug *pool, struct mpl_slot *slot)
+{
+    struct mpl_held *freed = &slot->held[MPL_HELD_FREED], *words = waiting(slot, MPL_HELD_FREED);
+    struct mpl_queue *queue = &slot->queue[MPL_HELD_FREED];
+
+    queue->nr_frames = (uint16_t)(queue->nr_frames + MPL_POPCOUNT64(freed->mask));
+    words[queue->end++] = *freed;
+    freed->mask = 0;
+    if (queue->end < MPL_NR_WAITING && queue->nr_frames < MPL_WORD_PAGES)
+        return;
+    give_back(pool, words, queue->end);
+    *queue = (struct mpl_queue){0};
+}
+
+/* A frame that is nobody's now finds its place in the slot. */
+static void keep_freed(struct memplug *pool, struct mpl_slot *slot, const struct mpl_held *one)
+{
+    struct mpl_held *held = mpl_held_around(slot, mpl_pfn(one->first));
+
+    if (held != NULL) {
+        held->mask |= one->mask;
+        return;
+    }
+    if (slot->held[MPL_HELD_FREED].mask != 0)
+        put_by(pool, slot);
+    slot->held[MPL_HELD_FREED] = *one;
+}
+
+/* Without the zone's lock the two bits of a frame's neighbour may be seen at two moments, and look
+ * like a tail: a no is asked again under the lock. */
+static bool is_single_after_all(struct memplug *pool, struct mpl_block *block, uint64_t index,
+                                bool locked)
 {
     struct mpl_zone *zone;
-    bool single;
+    bool single = mpl_frames_are_allocation(pool, block, index, 1);
 
-    if (MPL_LIKELY(is_surely_single(pool, block, index)))
-        return true;
-    single = mpl_frames_are_allocation(pool, block, index, 1);
     if (single || locked)
         return single;
     zone = mpl_frames_lock_zone(pool, block);
@@ -290,6 +289,14 @@ static bool is_single(struct memplug *pool, struct mpl_block *block, uint64_t in
     single = mpl_frames_are_allocation(pool, block, index, 1);
     mpl_spin_unlock(&zone->lock);
     return single;
+}
+
+/* Is the frame an allocation of its own? */
+static inline bool is_single(struct memplug *pool, struct mpl_block *block, uint64_t index,
+                             bool locked)
+{
+    return MPL_LIKELY(is_surely_single(pool, block, index)) ||
+           is_single_after_all(pool, block, index, locked);
 }
 
 static struct mpl_page *page_of(struct memplug *pool, const struct mpl_block *block,
@@ -332,23 +339,43 @@ static int claim_page(struct memplug *pool, struct mpl_block *block, uint64_t in
     return error == 0 && !*later ? take_ended(pool, block, index) : error;
 }
 
+/* The caller has the frame's bit, and gives it back if he may not have its page. */
+static int look_at_held(struct memplug *pool, struct mpl_block *block, uint64_t index,
+                        bool *later)
+{
+    int error = mpl_page_end(page_of(pool, block, index), later);
+
+    if (error != 0 || *later)
+        mpl_frame_use_held(pool, block, index);
+    return error;
+}
+
 /* A used frame becomes held by the caller. If it is freed by two at once it goes to whoever changes
  * the bit; or, where the page has to be looked at, its state. */
 static inline int claim(struct memplug *pool, struct mpl_block *block, uint64_t index,
                         bool isolated, bool *later)
 {
-    int error;
-
-    if (is_described(pool, block, index) && (isolated || is_marked(block)))
+    if (is_described(pool, block, index) && (isolated || mpl_is_marked(block)))
         return claim_page(pool, block, index, later);
     if (!mpl_frame_give_held(pool, block, index))
         return -MPL_EINVAL;
-    if (MPL_LIKELY(!is_described(pool, block, index) || (!isolated && !is_marked(block))))
+    if (MPL_LIKELY(!is_described(pool, block, index) || (!isolated && !mpl_is_marked(block))))
         return 0;
     /* The mark is new; or it was freed and allocated anew between the two looks. */
-    error = mpl_page_end(page_of(pool, block, index), later);
-    if (error != 0 || *later)
-        mpl_frame_use_held(pool, block, index);
+    return look_at_held(pool, block, index, later);
+}
+
+int mpl_held_look(struct memplug *pool, struct mpl_held *held, memplug_pfn_t pfn)
+{
+    struct mpl_block *block = mpl_block_at(pool, held->block);
+    uint64_t index = mpl_pfn_distance(mpl_block_start(pool, block), pfn);
+    bool later = false;
+    int error = 0;
+
+    if (is_described(pool, block, index))
+        error = look_at_held(pool, block, index, &later);
+    if (error == 0 && !later)
+        held->mask |= bit_of(index);
     return error;
 }
 
@@ -391,16 +418,12 @@ static int free_frame(struct memplug *pool, struct mpl_slot *slot, memplug_pfn_t
 
     if (MPL_UNLIKELY(block == NULL))
         return -MPL_ENODEV;
-    one = (struct mpl_held){
-        .mask = (uint64_t)1 << (index % MPL_WORD_PAGES),
-        .block = (uint32_t)mpl_block_of_pfn(&pool->geometry, pfn),
-        .word = (uint32_t)(index / MPL_WORD_PAGES),
-    };
+    mpl_held_set(pool, &one, block, index / MPL_WORD_PAGES, bit_of(index));
     if (MPL_UNLIKELY(mpl_isolated(pool, block, index)))
         return free_isolated(pool, block, index, ended, &one);
     error = end_frame(pool, block, index, ended, false, &later);
     if (error == 0 && !later)
-        keep_freed(pool, slot, one);
+        keep_freed(pool, slot, &one);
     return error;
 }
 
@@ -411,31 +434,38 @@ static int free_ended(struct memplug *pool, struct mpl_slot *own, memplug_pfn_t 
     int error;
 
     mpl_percpu_drain(pool);
-    slot = enter(pool, own);
+    slot = mpl_slot_enter(pool, own);
     error = free_frame(pool, slot, pfn, true);
-    leave(slot, own);
+    mpl_slot_leave(slot, own);
     return error == IN_OTHER_HANDS ? -MPL_EINVAL : error;
 }
 
-static int free_with(struct memplug *pool, struct mpl_slot *own, memplug_pfn_t pfn, bool ended)
+static inline int free_with(struct memplug *pool, struct mpl_slot *slot, struct mpl_slot *own,
+                            memplug_pfn_t pfn, bool ended)
 {
-    struct mpl_slot *slot = enter(pool, own);
     int error = free_frame(pool, slot, pfn, ended);
 
-    leave(slot, own);
+    mpl_slot_leave(slot, own);
     return MPL_LIKELY(error != IN_OTHER_HANDS) ? error : free_ended(pool, own, pfn);
 }
 
 int mpl_percpu_free(struct memplug *pool, struct mpl_slot *own, memplug_pfn_t pfn)
 {
-    return free_with(pool, own, pfn, false);
+    return free_with(pool, mpl_slot_enter(pool, own), own, pfn, false);
+}
+
+int mpl_percpu_free_inside(struct memplug *pool, struct mpl_slot *slot, struct mpl_slot *own,
+                           memplug_pfn_t pfn)
+{
+    slot->inside = true;
+    return free_with(pool, slot, own, pfn, false);
 }
 
 /* A program that freed a former life of the frame too may come late, and take it from us: then it
  * is free all the same. */
 void mpl_percpu_free_ended(struct memplug *pool, memplug_pfn_t pfn)
 {
-    int error = free_with(pool, NULL, pfn, true);
+    int error = free_with(pool, mpl_percpu_lock(pool), NULL, pfn, true);
 
     MPL_ASSERT(error == 0 || error == -MPL_EINVAL);
 }

@@ -47,7 +47,25 @@ bool mpl_ratio_allows_movable(const struct memplug *pool, const struct mpl_block
 
 /* --- zonelist.c ------------------------------------------------------------------------------- */
 
-/* The zones in which to look for frames, best first: fills zones, returns how many. */
+/* The i-th of the zones in which to look for frames, best first; null: there are no more. Node by
+ * node, the preferred one first, from the highest zone down: as Linux's node order. */
+static inline struct mpl_zone *mpl_policy_zone_at(struct memplug *pool,
+                                                  const struct memplug_alloc *request, unsigned i)
+{
+    unsigned nr_kinds = request->mover != 0 ? MEMPLUG_ZONE_MOVABLE + 1 : MEMPLUG_ZONE_MOVABLE;
+    unsigned preferred = request->node == MEMPLUG_ANY_NODE ? 0 : (unsigned)request->node;
+    unsigned node = preferred;
+
+    if (i >= nr_kinds) {
+        node = i / nr_kinds <= preferred ? i / nr_kinds - 1 : i / nr_kinds;
+        i %= nr_kinds;
+        if (node >= pool->nr_nodes || (request->this_node && request->node != MEMPLUG_ANY_NODE))
+            return NULL;
+    }
+    return mpl_zone_at(pool, (int)node, nr_kinds - 1 - i);
+}
+
+/* All of them: fills zones, returns how many. */
 unsigned mpl_policy_zonelist(struct memplug *pool, const struct memplug_alloc *request,
                              struct mpl_zone *zones[]);
 

@@ -247,11 +247,7 @@ uint64_t mpl_poisoned_next(const struct memplug *pool, const struct mpl_block *b
 void mpl_poison_set(struct memplug *pool, struct mpl_block *block, uint64_t index);
 uint64_t mpl_poison_bytes(const struct memplug *pool); /* of a block's bitmap */
 
-/* --- percpu.c: slots -------------------------------------------------------------------------- */
-
-/* This CPU's slot, locked. */
-struct mpl_slot *mpl_percpu_lock(struct memplug *pool);
-void mpl_percpu_unlock(struct mpl_slot *slot);
+/* --- percpu.c: slots; what they do most is in fast.h ------------------------------------------ */
 
 /* Any slot: nobody else is inside until it is started again. */
 void mpl_slot_stop(const struct memplug *pool, struct mpl_slot *slot);

@@ -3,7 +3,7 @@
 #ifndef MPL_WORDS_H
 #define MPL_WORDS_H
 
-#include "state.h"
+#include "fast.h"
 
 #define WORD_FULL UINT64_MAX
 
@@ -73,13 +73,6 @@ static inline bool is_described(const struct memplug *pool, const struct mpl_blo
     return (load(block, pool->layout.described, index / MPL_WORD_PAGES) & bit_of(index)) != 0;
 }
 
-/* What a free of a single page has to know of its struct page: unless it lies in a marked block,
- * or an isolated pageblock, nothing. Before the page becomes anything but USED without pins. */
-static inline bool is_marked(const struct mpl_block *block)
-{
-    return __atomic_load_n(&block->marked, __ATOMIC_SEQ_CST);
-}
-
 static inline uint8_t zone_kind(const struct mpl_block *block)
 {
     return __atomic_load_n(&block->zone, __ATOMIC_ACQUIRE);
@@ -105,19 +98,13 @@ static inline struct mpl_block *find_block(const struct memplug *pool, memplug_p
     return block;
 }
 
-/* Is the frame used, and an allocation of its own? True only if it is so; a no may be wrong while
- * its neighbour changes, whose two bits are then seen at two moments. */
 static inline bool is_surely_single(const struct memplug *pool, const struct mpl_block *block,
                                     uint64_t index)
 {
     uint64_t free = load(block, pool->layout.free, index / MPL_WORD_PAGES);
     uint64_t head = load(block, pool->layout.head, index / MPL_WORD_PAGES);
-    uint64_t two = 2 * bit_of(index); /* 0 at the end of a word */
 
-    /* The bad frames' bitmap last: it is there before one of them looks used. */
-    return index >= block->nr_memmap_pages && (head & ~free & bit_of(index)) != 0 &&
-           ((free | head) & two) != 0 &&
-           __atomic_load_n(&block->poisoned, __ATOMIC_ACQUIRE) == NULL;
+    return index >= block->nr_memmap_pages && mpl_is_single_in(block, free, head, bit_of(index));
 }
 
 /* Used by the slots without the zone's lock, on frames that they hold, or that are the caller's:

@@ -5,6 +5,7 @@
  * of the call.
  */
 #include "../state/early.h"
+#include "../state/fast.h"
 #include "look.h"
 
 /* Of an allocation whose first frame is in this block. */

@@ -6,6 +6,7 @@
  */
 #include "../door.h"
 #include "../state/early.h"
+#include "../state/fast.h"
 #include "../state/hvo.h"
 #include "look.h"
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Slots of the caller's own. Single pages come from a slot and go back to one: it holds up to a
- * word (64 frames) of each kind, so that the zone is asked once a word. memplug_alloc() and
- * memplug_free() use a slot of the CPU, which threads share, and which has a lock. A slot that only
- * one thread uses needs none: where the host can make all threads pass a fence (host.h), entering
- * it takes no atomic step, and the thread may be preempted or change its CPU anywhere.
+ * Slots of the caller's own. Single pages come from a slot and go back to one: it holds about a
+ * word's worth (64 frames, never twice that) of each kind, so that the zone is asked once for so
+ * many. memplug_alloc() and memplug_free() use a slot of the CPU, which threads share, and which
+ * has a lock. A slot that only one thread uses needs none: where the host can make all threads pass
+ * a fence (host.h), entering it takes no atomic step, and the thread may be preempted or change its
+ * CPU anywhere.
  *
  * Frames are the same whichever slot they came from, and may be freed through any other, or
  * through none. What a slot holds at hand is given back when a block goes offline or memory runs

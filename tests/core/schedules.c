@@ -25,7 +25,7 @@ static struct fibre fibres[SCHEDULES_FIBRES];
 static char stacks[SCHEDULES_FIBRES][STACK_BYTES];
 static ucontext_t outside;
 static unsigned current, nr_points, nr_switched, nr_waits;
-static bool inside;
+static bool inside, has_written;
 
 /* What was chosen at each point, of how many: the next schedule is the next number. */
 static unsigned char choices[MAX_POINTS], options[MAX_POINTS];
@@ -73,21 +73,38 @@ static unsigned others(unsigned found[])
     return nr;
 }
 
-/* Before an atomic operation. Behind one that writes what others wait for may be there. */
+/* Behind an operation that has written, what others wait for may be there. */
+static void wake(void)
+{
+    for (unsigned i = 0; has_written && i < playing->nr_fibres; i++)
+        fibres[i].is_waiting = false;
+    has_written = false;
+}
+
+/* Before an atomic operation. */
 static void point(bool writes)
 {
     unsigned found[SCHEDULES_FIBRES], nr, choice;
 
     if (!inside)
         return;
-    for (unsigned i = 0; writes && i < playing->nr_fibres; i++)
-        fibres[i].is_waiting = false;
+    wake();
     nr = nr_switched < playing->nr_preemptions ? others(found) : 0;
     choice = decide(nr + 1);
-    if (choice == 0)
-        return;
-    nr_switched++;
-    switch_to(found[choice - 1]);
+    if (choice != 0) {
+        nr_switched++;
+        switch_to(found[choice - 1]);
+    }
+    has_written = writes;
+}
+
+/* If all wait each looks again in turn: a choice between them would be one without end. */
+static unsigned next_in_turn(const unsigned found[], unsigned nr)
+{
+    for (unsigned i = 0; i < nr; i++)
+        if (found[i] > current)
+            return found[i];
+    return found[0];
 }
 
 void schedules_wait(void)
@@ -96,12 +113,14 @@ void schedules_wait(void)
 
     if (!inside)
         return;
+    wake();
     if (++nr_waits > MAX_WAITS)
         abort();
     fibres[current].is_waiting = true;
     nr = others(found);
     if (nr != 0)
-        switch_to(found[decide(nr)]);
+        switch_to(fibres[found[0]].is_waiting ? next_in_turn(found, nr) : found[decide(nr)]);
+    fibres[current].is_waiting = false; /* it looks again */
 }
 
 static void enter(void)
@@ -109,6 +128,7 @@ static void enter(void)
     unsigned found[SCHEDULES_FIBRES], nr;
 
     playing->run[current]();
+    wake();
     fibres[current].is_over = true;
     nr = others(found);
     if (nr == 0)
@@ -131,6 +151,7 @@ static void play(void)
         makecontext(&fibre->context, enter, 0);
     }
     inside = true;
+    has_written = false;
     swapcontext(&outside, &fibres[0].context);
     inside = false;
 }
@@ -234,7 +255,8 @@ PLAIN(__tsan_atomic_signal_fence, int order __attribute__((unused)))
     MODIFY(bits, fetch_add)                                                                        \
     MODIFY(bits, fetch_sub)                                                                        \
     MODIFY(bits, fetch_and)                                                                        \
-    MODIFY(bits, fetch_or)
+    MODIFY(bits, fetch_or)                                                                         \
+    MODIFY(bits, fetch_xor)
 ATOMICS(8)
 ATOMICS(16)
 ATOMICS(32)

@@ -114,6 +114,157 @@ static void gives_back(void **context)
     close_empty(mini, BLOCK_PAGES);
 }
 
+#define MANY_WORDS 20u
+
+static uint64_t held(struct mini *mini)
+{
+    return mini_count(mini, MPL_FRAME_HELD);
+}
+
+/* Where one frame of each word is free, many words come at once; and go back at once. */
+static void words_wait(void **context)
+{
+    static const struct mini_shape wide = {6, 11, 2, 1, 1, 64};
+    struct mini *mini = mini_open(&wide);
+    struct memplug_slot *slot = open_slot(mini);
+    uint64_t all = 2048, first = 2048, nr_most = 0;
+
+    (void)context;
+    mini_online(mini, 1, 0, MEMPLUG_ZONE_NORMAL, 0);
+    for (uint64_t i = 0; i < all; i++)
+        assert_int_equal(must_take(slot, 0), first + i);
+    for (uint64_t i = 0; i < MANY_WORDS; i++) {
+        assert_int_equal(memplug_slot_free(slot, mpl_pfn(first + i * 64 + i), 1), 0);
+        if (held(mini) > nr_most)
+            nr_most = held(mini);
+    }
+    assert_int_equal(nr_most, MPL_NR_WAITING);
+    assert_true(mini_count(mini, MPL_FRAME_FREE) >= MPL_NR_WAITING);
+    mpl_percpu_drain(&mini->pool);
+    assert_int_equal(mini_count(mini, MPL_FRAME_FREE), MANY_WORDS);
+    mini_check(mini);
+    assert_int_equal(must_take(slot, 0), first);
+    assert_int_equal(held(mini), MPL_NR_WAITING - 1);
+    for (uint64_t i = 1; i < MPL_NR_WAITING; i++)
+        assert_int_equal(must_take(slot, 0), first + i * 64 + i);
+    assert_int_equal(held(mini), 0);
+    assert_int_equal(must_take(slot, 0), first + MPL_NR_WAITING * 65);
+    memplug_slot_close(slot);
+    assert_int_equal(held(mini), 0);
+    close_empty(mini, MANY_WORDS - MPL_NR_WAITING - 1);
+}
+
+/* Words that hold much do not wait: a slot keeps about a word's worth of each kind. */
+static void keeps_a_words_worth(void **context)
+{
+    static const struct mini_shape wide = {6, 11, 2, 1, 1, 64};
+    struct mini *mini = mini_open(&wide);
+    struct memplug_slot *slot = open_slot(mini);
+    uint64_t first = 2048;
+
+    (void)context;
+    mini_online(mini, 1, 0, MEMPLUG_ZONE_NORMAL, 0);
+    assert_int_equal(must_take(slot, 0), first);
+    assert_int_equal(held(mini), 63);
+    for (uint64_t i = 1; i < 1024; i++)
+        (void)must_take(slot, 0);
+    for (uint64_t i = 0; i < 1024; i++) {
+        assert_int_equal(memplug_slot_free(slot, mpl_pfn(first + i), 1), 0);
+        assert_true(held(mini) < 2 * 64);
+    }
+    memplug_slot_close(slot);
+    close_empty(mini, 2048);
+}
+
+/* In a word that the slot has at hand, too, only what is whole and used is freed. */
+static void looks_at_the_word(void **context)
+{
+    struct mini *mini = mini_open(&shape);
+    struct memplug *pool = &mini->pool;
+    struct memplug_slot *slot = open_slot(mini), *other = open_slot(mini);
+    struct memplug_alloc pair = {.nr_pages = 2, .node = MEMPLUG_ANY_NODE};
+    uint8_t mover = mini_mover(mini);
+    uint64_t raw, last, owned, bad[4] = {0};
+    memplug_pfn_t two;
+
+    (void)context;
+    mini_online(mini, 1, 0, MEMPLUG_ZONE_NORMAL, 10);
+    mini_online(mini, 2, 0, MEMPLUG_ZONE_MOVABLE, 0);
+    assert_int_equal(memplug_alloc(pool, &pair, &two), 0);
+    raw = must_take(slot, 0);
+    last = must_take(slot, 0);
+    assert_int_equal(two.nr, BLOCK_PAGES + 10);
+    assert_int_equal(raw, BLOCK_PAGES + 12);
+    assert_int_equal(memplug_slot_free(slot, two, 1), -MPL_EINVAL);
+    assert_int_equal(memplug_slot_free(slot, mpl_pfn(two.nr + 1), 1), -MPL_EINVAL);
+    assert_int_equal(memplug_slot_free(slot, mpl_pfn(BLOCK_PAGES), 1), -MPL_EINVAL);
+    assert_int_equal(memplug_slot_free(slot, mpl_pfn(last + 1), 1), -MPL_EINVAL);
+    mpl_block_at(pool, 1)->poisoned = bad;
+    bad[0] = UINT64_C(1) << (last % 64);
+    assert_int_equal(memplug_slot_free(slot, mpl_pfn(last), 1), -MPL_EINVAL);
+    bad[0] = 0;
+    assert_int_equal(memplug_slot_free(slot, mpl_pfn(last), 1), 0);
+    mpl_block_at(pool, 1)->poisoned = NULL;
+    assert_int_equal(memplug_slot_free(slot, mpl_pfn(raw), 1), 0);
+    assert_int_equal(memplug_slot_free(slot, mpl_pfn(raw), 1), -MPL_EINVAL);
+    assert_int_equal(memplug_slot_free(other, mpl_pfn(raw), 1), -MPL_EINVAL);
+    owned = must_take(slot, mover);
+    (void)must_take(slot, mover);
+    assert_int_equal(memplug_pin(pool, mpl_pfn(owned)), 0);
+    assert_int_equal(memplug_slot_free(slot, mpl_pfn(owned), 1), -MPL_EBUSY);
+    assert_int_equal(memplug_unpin(pool, mpl_pfn(owned)), 0);
+    assert_int_equal(memplug_slot_free(slot, mpl_pfn(owned), 1), 0);
+    assert_int_equal(memplug_slot_free(slot, mpl_pfn(owned + 1), 1), 0);
+    assert_int_equal(memplug_free(pool, two, 2), 0);
+    memplug_slot_close(slot);
+    memplug_slot_close(other);
+    mpl_percpu_drain(pool);
+    close_empty(mini, 2 * BLOCK_PAGES - 10);
+}
+
+/* One frame of memmap looks like an allocation of a page. */
+static void keeps_the_memmap(void **context)
+{
+    struct mini *mini = mini_open(&shape);
+    struct memplug_slot *slot = open_slot(mini);
+    uint64_t one;
+
+    (void)context;
+    mini_online(mini, 1, 0, MEMPLUG_ZONE_NORMAL, 1);
+    one = must_take(slot, 0);
+    assert_int_equal(one, BLOCK_PAGES + 1);
+    assert_int_equal(memplug_slot_free(slot, mpl_pfn(BLOCK_PAGES), 1), -MPL_EINVAL);
+    assert_int_equal(memplug_slot_free(slot, mpl_pfn(one), 1), 0);
+    memplug_slot_close(slot);
+    close_empty(mini, BLOCK_PAGES - 1);
+}
+
+/* A raw frame that is freed into a movable word is described when it is taken as a movable one. */
+static void describes_what_was_raw(void **context)
+{
+    struct mini *mini = mini_open(&shape);
+    struct memplug *pool = &mini->pool;
+    struct memplug_slot *slot = open_slot(mini), *other = open_slot(mini);
+    uint8_t mover = mini_mover(mini);
+    uint64_t raw, owned;
+
+    (void)context;
+    mini_online(mini, 1, 0, MEMPLUG_ZONE_NORMAL, 0);
+    raw = must_take(other, 0);
+    memplug_slot_close(other);
+    owned = must_take(slot, mover);
+    assert_int_equal(owned, raw + 1);
+    assert_int_equal(memplug_slot_free(slot, mpl_pfn(raw), 1), 0);
+    assert_int_equal(must_take(slot, mover), raw);
+    assert_true(mpl_frame_described(pool, mpl_block_at(pool, 1), raw - BLOCK_PAGES));
+    assert_int_equal(memplug_pin(pool, mpl_pfn(raw)), 0);
+    assert_int_equal(memplug_unpin(pool, mpl_pfn(raw)), 0);
+    assert_int_equal(memplug_slot_free(slot, mpl_pfn(raw), 1), 0);
+    assert_int_equal(memplug_slot_free(slot, mpl_pfn(owned), 1), 0);
+    memplug_slot_close(slot);
+    close_empty(mini, BLOCK_PAGES);
+}
+
 /* What the core ends is free after that, unless it is somebody else's by now. */
 static void ends_what_is_there(void **context)
 {
@@ -307,7 +458,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(takes_and_gives),      cmocka_unit_test(gives_back),
-        cmocka_unit_test(ends_what_is_there),
+        cmocka_unit_test(ends_what_is_there),   cmocka_unit_test(words_wait),
+        cmocka_unit_test(keeps_a_words_worth),  cmocka_unit_test(looks_at_the_word),
+        cmocka_unit_test(keeps_the_memmap),     cmocka_unit_test(describes_what_was_raw),
         cmocka_unit_test(as_many_as_there_are), cmocka_unit_test(storm_without_fence),
         cmocka_unit_test(storm_with_fence),
     };
