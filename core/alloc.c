@@ -3,6 +3,7 @@
  * Frames for the pool's users. One frame goes through a slot; more are looked for zone by zone,
  * lowest address first, and their state changes under the zone's lock.
  */
+#include "state/whole.h"
 #include "steps.h"
 
 /* What to look for: nr_pages frames at the start of nr_search free ones, aligned to align. */
@@ -148,6 +149,13 @@ static void take_found(struct memplug *pool, memplug_pfn_t pfn, uint64_t nr_page
     }
 }
 
+/* One pageblock, wherever it is. */
+static bool is_whole(const struct memplug *pool, const struct shape *shape)
+{
+    return shape->nr_search == mpl_pageblock_pages(&pool->geometry) &&
+           shape->nr_pages == shape->nr_search && shape->align <= shape->nr_pages && !shape->huge;
+}
+
 static bool alloc_in(struct memplug *pool, struct mpl_zone *zone, const struct shape *shape,
                      const struct memplug_alloc *request, enum mpl_page_state as,
                      memplug_pfn_t *pfn)
@@ -155,8 +163,9 @@ static bool alloc_in(struct memplug *pool, struct mpl_zone *zone, const struct s
     bool found;
 
     mpl_spin_lock(pool, &zone->lock);
-    found = find(pool, zone, shape, pfn);
-    if (found) {
+    if (is_whole(pool, shape)) {
+        found = mpl_whole_take(pool, zone, request, as, pfn);
+    } else if ((found = find(pool, zone, shape, pfn))) {
         struct piece head = piece_at(pool, *pfn, 1);
 
         mpl_frame_describe(pool, head.block, head.index, as, request);
@@ -170,14 +179,13 @@ static int alloc_frames(struct memplug *pool, const struct shape *shape,
                         const struct memplug_alloc *request, enum mpl_page_state as,
                         memplug_pfn_t *pfn)
 {
-    struct mpl_zone *zones[MPL_MAX_NODES * MEMPLUG_NR_ZONES];
-    unsigned nr_zones = mpl_policy_zonelist(pool, request, zones);
-
     for (unsigned attempt = 0; attempt < 2; attempt++) {
+        struct mpl_zone *zone;
+
         if (attempt != 0) /* slots may hold what is missing */
             mpl_percpu_drain(pool);
-        for (unsigned i = 0; i < nr_zones; i++)
-            if (alloc_in(pool, zones[i], shape, request, as, pfn))
+        for (unsigned i = 0; (zone = mpl_policy_zone_at(pool, request, i)) != NULL; i++)
+            if (alloc_in(pool, zone, shape, request, as, pfn))
                 return 0;
     }
     return -MPL_ENOMEM;
@@ -335,23 +343,26 @@ static void put_pieces(struct memplug *pool, memplug_pfn_t pfn, uint64_t nr_page
 }
 
 /* A slot's lock is held, so the bitmaps stay; the zone's is, so the frames do. */
-static int free_in(struct memplug *pool, const struct mpl_zone *zone, memplug_pfn_t pfn,
-                   uint64_t nr_pages)
+static int free_in(struct memplug *pool, const struct mpl_zone *zone, struct mpl_block *block,
+                   uint64_t index, memplug_pfn_t pfn, uint64_t nr_pages)
 {
-    struct piece head = piece_at(pool, pfn, nr_pages);
+    bool whole = nr_pages == mpl_pageblock_pages(&pool->geometry) &&
+                 mpl_is_multiple(index, nr_pages) && mpl_whole_is(pool, block, index);
     bool later = false;
     int error;
 
-    if (!is_allocation(pool, zone, pfn, nr_pages))
+    if (!whole && !is_allocation(pool, zone, pfn, nr_pages))
         return -MPL_EINVAL;
-    if (mpl_frame_described(pool, head.block, head.index)) {
+    if (mpl_frame_described(pool, block, index)) {
         if (__atomic_load_n(&mpl_page_at(pool, pfn)->huge, __ATOMIC_RELAXED) != 0)
             return -MPL_EINVAL; /* memplug_huge_free() is for that */
         error = mpl_page_end(mpl_page_at(pool, pfn), &later);
         if (error != 0)
             return error;
     }
-    if (!later)
+    if (whole && !later)
+        mpl_whole_put(pool, block, index);
+    else if (!later)
         put_pieces(pool, pfn, nr_pages);
     return 0;
 }
@@ -366,7 +377,7 @@ static int free_many(struct memplug *pool, memplug_pfn_t pfn, uint64_t nr_pages)
     zone = block != NULL ? mpl_frames_lock_zone(pool, block) : NULL;
     if (zone == NULL)
         return -MPL_ENODEV;
-    error = free_in(pool, zone, pfn, nr_pages);
+    error = free_in(pool, zone, block, index, pfn, nr_pages);
     mpl_spin_unlock(&zone->lock);
     return error;
 }

@@ -8,6 +8,7 @@
  *  - a change of both bits passes through held (1 1), which everybody leaves alone.
  */
 #include "lent.h"
+#include "whole.h"
 #include "words.h"
 
 /* --- counters --------------------------------------------------------------------------------- */
@@ -36,7 +37,8 @@ static void note_whole(struct memplug *pool, struct mpl_block *block, uint64_t p
     block->nr_whole = is ? block->nr_whole + 1 : block->nr_whole - 1;
 }
 
-/* The same of all words of a pageblock at once; false: they are more than one word of bits. */
+/* The words of a pageblock at once, which have something to allocate or not; false: they are more
+ * than one word of bits. */
 static bool set_summaries(struct memplug *pool, struct mpl_block *block, uint64_t first, bool set)
 {
     uint64_t nr_words = words_per_pageblock(pool), mask, summary;
@@ -47,6 +49,14 @@ static bool set_summaries(struct memplug *pool, struct mpl_block *block, uint64_
     summary = load(block, pool->layout.summary, first / 64);
     store(block, pool->layout.summary, first / 64, set ? summary | mask : summary & ~mask);
     return true;
+}
+
+void mpl_frames_note_words(struct memplug *pool, struct mpl_block *block, uint64_t first, bool some)
+{
+    if (set_summaries(pool, block, first, some))
+        return;
+    for (uint64_t i = 0; i < words_per_pageblock(pool); i++)
+        set_summary(block, pool->layout.summary, first + i, some);
 }
 
 /* Isolation of the pageblock changed. */
@@ -163,21 +173,26 @@ void mpl_frame_set_described(struct memplug *pool, struct mpl_block *block, uint
         clear_bits(block, pool->layout.described, index / MPL_WORD_PAGES, bit_of(index));
 }
 
-void mpl_frame_describe(struct memplug *pool, struct mpl_block *block, uint64_t index,
-                        enum mpl_page_state as, const struct memplug_alloc *request)
+void mpl_frame_write(struct memplug *pool, struct mpl_block *block, memplug_pfn_t pfn,
+                     enum mpl_page_state as, const struct memplug_alloc *request)
 {
-    struct mpl_page *page;
+    bool pinned = request->pinned && as == MPL_PAGE_USED;
 
     if (request->mover == 0)
         return;
     if (MPL_UNLIKELY(request->pinned || as != MPL_PAGE_USED))
         mpl_frames_mark(block);
-    page = mpl_page_at(pool, mpl_pfn_add(mpl_block_start(pool, block), index));
-    mpl_page_describe(page, as, request->nr_pages, request->mover, request->cookie,
-                      request->pinned && as == MPL_PAGE_USED);
-    if (request->align_pages != 0)
-        MPL_PUT(page->align_order, (uint8_t)MPL_CTZ64(request->align_pages));
-    if (!mpl_frame_described(pool, block, index)) /* a slot's frame is */
+    mpl_page_write(mpl_page_at(pool, pfn), (uint32_t)as + (pinned ? MPL_PAGE_PIN : 0),
+                   request->nr_pages, request->mover,
+                   request->align_pages != 0 ? (uint8_t)MPL_CTZ64(request->align_pages) : 0,
+                   request->cookie);
+}
+
+void mpl_frame_describe(struct memplug *pool, struct mpl_block *block, uint64_t index,
+                        enum mpl_page_state as, const struct memplug_alloc *request)
+{
+    mpl_frame_write(pool, block, mpl_pfn_add(mpl_block_start(pool, block), index), as, request);
+    if (request->mover != 0)
         mpl_frame_set_described(pool, block, index, true);
 }
 
@@ -226,17 +241,28 @@ bool mpl_frames_kept_at(const struct memplug *pool, const struct mpl_block *bloc
     return true;
 }
 
+/* Not 0: one of the frames [index, end) is no tail, or else not free. */
+static uint64_t any_but(const struct memplug *pool, const struct mpl_block *block, uint64_t index,
+                        uint64_t end, bool tails)
+{
+    const uint64_t *free = words_at(block, pool->layout.free);
+    const uint64_t *head = words_at(block, pool->layout.head);
+    uint64_t word = index / MPL_WORD_PAGES, last = (end - 1) / MPL_WORD_PAGES, found = 0;
+    uint64_t mask = mask_of(word, index, end);
+
+    for (; word <= last; mask = ++word == last ? mask_of(word, index, end) : WORD_FULL) {
+        uint64_t is_free = __atomic_load_n(free + word, __ATOMIC_ACQUIRE);
+        uint64_t is_head = __atomic_load_n(head + word, __ATOMIC_ACQUIRE);
+
+        found |= (tails ? is_free | is_head : ~is_free | is_head) & mask;
+    }
+    return found;
+}
+
 static bool all_tails(const struct memplug *pool, const struct mpl_block *block, uint64_t index,
                       uint64_t end)
 {
-    for (uint64_t word = index / MPL_WORD_PAGES; word * MPL_WORD_PAGES < end; word++) {
-        uint64_t free = load(block, pool->layout.free, word);
-        uint64_t head = load(block, pool->layout.head, word);
-
-        if (((free | head) & mask_of(word, index, end)) != 0)
-            return false;
-    }
-    return true;
+    return any_but(pool, block, index, end, true) == 0;
 }
 
 bool mpl_frames_are_allocation(const struct memplug *pool, const struct mpl_block *block,
@@ -263,14 +289,13 @@ bool mpl_frames_are_tail(const struct memplug *pool, const struct mpl_block *blo
 bool mpl_frames_all_free(const struct memplug *pool, const struct mpl_block *block,
                          uint64_t index, uint64_t nr_pages)
 {
-    uint64_t end = index + nr_pages;
+    uint64_t end = index + nr_pages, step = mpl_pageblock_pages(&pool->geometry);
 
     check_range(pool, index, nr_pages);
-    for (uint64_t word = index / MPL_WORD_PAGES; word * MPL_WORD_PAGES < end; word++)
-        if ((mask_of(word, index, end) & ~free_in(pool, block, word)) != 0 ||
-            mpl_isolated(pool, block, word * MPL_WORD_PAGES))
+    for (uint64_t at = index & ~(step - 1); at < end; at += step)
+        if (mpl_isolated(pool, block, at))
             return false;
-    return true;
+    return any_but(pool, block, index, end, false) == 0;
 }
 
 bool mpl_frames_are_data(const struct memplug *pool, const struct mpl_block *block,
@@ -426,6 +451,18 @@ void mpl_frames_put(struct memplug *pool, struct mpl_block *block, uint64_t inde
     }
 }
 
+/* All of a pageblock, which was free: nobody else changes its words. */
+static void use_words(struct memplug *pool, struct mpl_block *block, uint64_t first, uint64_t end,
+                      bool headed)
+{
+    uint64_t *free = words_at(block, pool->layout.free);
+
+    if (headed)
+        store(block, pool->layout.head, first, 1);
+    while (end > first)
+        __atomic_store_n(&free[--end], 0, __ATOMIC_RELEASE);
+}
+
 static void use_word(struct memplug *pool, struct mpl_block *block, uint64_t word, uint64_t mask,
                      uint64_t head_bit)
 {
@@ -451,6 +488,12 @@ static void use(struct memplug *pool, struct mpl_block *block, uint64_t index, u
         uint64_t last = word, border = end_of_pageblock(pool, word - 1) - words_per_pageblock(pool);
         unsigned nr = 0;
 
+        if (index <= border * MPL_WORD_PAGES &&
+            end >= (border + words_per_pageblock(pool)) * MPL_WORD_PAGES) {
+            word = border;
+            nr = (unsigned)mpl_pageblock_pages(&pool->geometry);
+            use_words(pool, block, word, last, headed && word == first);
+        }
         while (word > first && word > border) {
             uint64_t mask = mask_of(--word, index, end);
 

@@ -133,6 +133,7 @@ static void words_wait(void **context)
     mini_online(mini, 1, 0, MEMPLUG_ZONE_NORMAL, 0);
     for (uint64_t i = 0; i < all; i++)
         assert_int_equal(must_take(slot, 0), first + i);
+    assert_int_equal(memplug_free(&mini->pool, mpl_pfn(first), 64), -MPL_EINVAL);
     for (uint64_t i = 0; i < MANY_WORDS; i++) {
         assert_int_equal(memplug_slot_free(slot, mpl_pfn(first + i * 64 + i), 1), 0);
         if (held(mini) > nr_most)
@@ -222,7 +223,7 @@ static void looks_at_the_word(void **context)
     close_empty(mini, 2 * BLOCK_PAGES - 10);
 }
 
-/* One frame of memmap looks like an allocation of a page. */
+/* A frame of memmap looks like an allocation of a page, a pageblock of it like one of that. */
 static void keeps_the_memmap(void **context)
 {
     struct mini *mini = mini_open(&shape);
@@ -231,12 +232,14 @@ static void keeps_the_memmap(void **context)
 
     (void)context;
     mini_online(mini, 1, 0, MEMPLUG_ZONE_NORMAL, 1);
+    mini_online(mini, 2, 0, MEMPLUG_ZONE_NORMAL, 64);
+    assert_int_equal(memplug_free(&mini->pool, mpl_pfn(2 * BLOCK_PAGES), 64), -MPL_EINVAL);
     one = must_take(slot, 0);
     assert_int_equal(one, BLOCK_PAGES + 1);
     assert_int_equal(memplug_slot_free(slot, mpl_pfn(BLOCK_PAGES), 1), -MPL_EINVAL);
     assert_int_equal(memplug_slot_free(slot, mpl_pfn(one), 1), 0);
     memplug_slot_close(slot);
-    close_empty(mini, BLOCK_PAGES - 1);
+    close_empty(mini, 2 * BLOCK_PAGES - 65);
 }
 
 /* A raw frame that is freed into a movable word is described when it is taken as a movable one. */

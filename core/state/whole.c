@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A pageblock that is one allocation, the commonest of those with several frames. Nobody else has a
+ * frame of its words, so each of them is written at once. The zone's lock is held.
+ */
+#include "whole.h"
+
+#include "lent.h"
+#include "words.h"
+
+/* Its words in the bitmaps. */
+struct words {
+    uint64_t *free, *head, *described;
+    uint64_t nr;
+};
+
+static struct words words_of(const struct memplug *pool, const struct mpl_block *block,
+                             uint64_t index)
+{
+    uint64_t first = index / MPL_WORD_PAGES;
+
+    return (struct words){
+        .free = words_at(block, pool->layout.free) + first,
+        .head = words_at(block, pool->layout.head) + first,
+        .described = words_at(block, pool->layout.described) + first,
+        .nr = words_per_pageblock(pool),
+    };
+}
+
+static void set_bit(uint64_t *word, uint64_t bit, bool set)
+{
+    uint64_t old = __atomic_load_n(word, __ATOMIC_RELAXED);
+
+    __atomic_store_n(word, set ? old | bit : old & ~bit, __ATOMIC_RELEASE);
+}
+
+/* The counters and summaries of a pageblock that becomes all free, or all used. */
+static void count(struct memplug *pool, struct mpl_block *block, uint64_t index, bool is_free)
+{
+    uint64_t pageblock = pageblock_of(pool, index), all = mpl_pageblock_pages(&pool->geometry);
+    uint16_t *counter = counter_at(pool, block, pageblock);
+    struct mpl_zone *zone = mpl_zone_of(pool, block);
+
+    MPL_ASSERT(*counter == (is_free ? 0 : all));
+    MPL_PUT(*counter, (uint16_t)(is_free ? all : 0));
+    zone->nr_free = is_free ? zone->nr_free + all : zone->nr_free - all;
+    if (mpl_isolated(pool, block, index))
+        return; /* not in the summaries */
+    block->nr_free = is_free ? block->nr_free + all : block->nr_free - all;
+    block->nr_whole = is_free ? block->nr_whole + 1 : block->nr_whole - 1;
+    set_bit(words_at(block, pool->layout.whole) + pageblock / 64, (uint64_t)1 << pageblock % 64,
+            is_free);
+    mpl_frames_note_words(pool, block, index / MPL_WORD_PAGES, is_free);
+    if (block->nr_whole == is_free)
+        mpl_zone_note_free(pool, block);
+}
+
+bool mpl_whole_take(struct memplug *pool, const struct mpl_zone *zone,
+                    const struct memplug_alloc *request, enum mpl_page_state as,
+                    memplug_pfn_t *pfn)
+{
+    struct mpl_block *block = mpl_frames_next_whole(pool, zone, 0);
+    uint64_t index, free = WORD_FULL, head = 0;
+    struct words words;
+
+    if (block == NULL)
+        return false;
+    MPL_ASSERT(mpl_frames_find(pool, block, mpl_pageblock_pages(&pool->geometry), &index));
+    words = words_of(pool, block, index);
+    *pfn = mpl_pfn_add(mpl_block_start(pool, block), index);
+    mpl_frame_write(pool, block, *pfn, as, request);
+    for (uint64_t i = 0; i < words.nr; i++) {
+        free &= __atomic_load_n(&words.free[i], __ATOMIC_RELAXED);
+        head |= __atomic_load_n(&words.head[i], __ATOMIC_RELAXED);
+    }
+    MPL_ASSERT(free == WORD_FULL && head == 0);
+    __atomic_store_n(words.described, request->mover != 0, __ATOMIC_RELEASE);
+    __atomic_store_n(words.head, 1, __ATOMIC_RELEASE);
+    for (uint64_t i = words.nr; i-- > 0;) /* nobody sees a head without its tails */
+        __atomic_store_n(&words.free[i], 0, __ATOMIC_RELEASE);
+    count(pool, block, index, false);
+    return true;
+}
+
+/* A bad frame has no tails. */
+bool mpl_whole_is(const struct memplug *pool, const struct mpl_block *block, uint64_t index)
+{
+    uint64_t end = index + mpl_pageblock_pages(&pool->geometry), free = 0, head = 0;
+    struct words words = words_of(pool, block, index);
+
+    for (uint64_t i = 0; i < words.nr; i++) {
+        free |= __atomic_load_n(&words.free[i], __ATOMIC_ACQUIRE);
+        head |= __atomic_load_n(&words.head[i], __ATOMIC_ACQUIRE) ^ (i == 0);
+    }
+    return free == 0 && head == 0 && !mpl_is_memmap(pool, block, index) &&
+           end != pool->layout.nr_pages && mpl_frame_get(pool, block, end) != MPL_FRAME_TAIL;
+}
+
+void mpl_whole_put(struct memplug *pool, struct mpl_block *block, uint64_t index)
+{
+    struct words words = words_of(pool, block, index);
+
+    for (uint64_t i = 0; i < words.nr; i++)
+        __atomic_store_n(&words.free[i], WORD_FULL, __ATOMIC_RELEASE);
+    __atomic_store_n(words.described, 0, __ATOMIC_RELEASE);
+    __atomic_store_n(words.head, 0, __ATOMIC_RELEASE);
+    count(pool, block, index, true);
+}
