@@ -23,7 +23,7 @@ static struct memplug *pool;
 static struct memplug_space *space;
 static uint64_t first_block;
 static char *memory, *copy_from, *copy_to;
-static bool is_thp;
+static bool is_thp, is_small;
 
 static void *shared(void)
 {
@@ -54,9 +54,13 @@ static void set(uint64_t block, bool on)
                   : memplug_offline(pool, block, 1, NULL, &reason), &reason);
 }
 
-/* The pages of the mapping are in this block now. Written, so that none is a hole. */
+/* The pages of the mapping are in this block now. Written, so that none is a hole. A move makes
+ * small pages huge: those that are to be small are made anew. */
 static void prepare(void)
 {
+    if (is_small) {
+        bench_must(memplug_advise(space, memory, MAPPED_BYTES, MADV_DONTNEED), NULL);
+    }
     memset(memory, 2, MAPPED_BYTES);
     if (is_thp) {
         bench_must(memplug_advise(space, memory, MAPPED_BYTES, COLLAPSE), NULL);
@@ -114,6 +118,7 @@ int main(int argc, char **argv)
         worker_die("live-memplug small|thp|hugetlb trusted|proved");
     }
     is_thp = strcmp(argv[1], "thp") == 0;
+    is_small = strcmp(argv[1], "small") == 0;
     copy_from = shared();
     copy_to = shared();
     pool = bench_pool_linux(2 * BENCH_BLOCK_BYTES, true);

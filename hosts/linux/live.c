@@ -12,6 +12,8 @@
 
 #define TMPFS_MAGIC_NUMBER 0x01021994
 
+#define HELPED_BYTES ((uint64_t)8 << 20) /* to move, for a helper to be worth its start */
+
 /* --- may it move? ----------------------------------------------------------------------------- */
 
 static bool is_shmem(const struct mpl_location *location)
@@ -254,8 +256,7 @@ static void scrub_sources(struct memplug_space *space, const struct memplug_move
         while (i + 1 < nr_moves && moves[i + 1].result == 0 &&
                moves[i + 1].from.nr == moves[i].from.nr + space->unit_pages)
             i++;
-        mpl_space_scrub(space, moves[first].from.nr, (i - first + 1) * space->unit_pages,
-                        location);
+        mpl_live_scrub(space, moves[first].from.nr, (i - first + 1) * space->unit_pages, location);
     }
 }
 
@@ -353,6 +354,31 @@ static unsigned move_some(struct memplug_space *space, struct memplug_move *move
     return nr;
 }
 
+/* What was made for a unit that stays, and was perhaps not even locked. */
+static void scrub_targets(struct memplug_space *space, const struct memplug_move *moves,
+                          unsigned nr_moves)
+{
+    struct mpl_location to;
+    const char *why;
+
+    for (unsigned i = 0; i < nr_moves; i++)
+        if (moves[i].result != 0 && mpl_space_locate(space, moves[i].to.nr, &to, &why) == 0 &&
+            to.kind == MEMPLUG_BACKING_MEMFD)
+            mpl_space_scrub(space, moves[i].to.nr, space->unit_pages, &to);
+}
+
+static void move_all(struct memplug_space *space, struct memplug_move *moves, unsigned nr_moves)
+{
+    for (unsigned i = 0; i < nr_moves;) {
+        unsigned first = i, end = i + mpl_live_ahead(space, moves + i, nr_moves - i);
+
+        while (i < end)
+            i += move_some(space, moves + i, nr_moves - i);
+        scrub_targets(space, moves + first, i - first);
+    }
+    mpl_live_scrub_end(space);
+}
+
 void mpl_live_move(void *context, struct memplug_move *moves, unsigned nr_moves)
 {
     struct memplug_space *space = context;
@@ -365,11 +391,10 @@ void mpl_live_move(void *context, struct memplug_move *moves, unsigned nr_moves)
         return;
     }
     mpl_lock_enter(&space->moving);
-    for (unsigned i = 0, ahead = 0; i < nr_moves;) {
-        if (i >= ahead)
-            ahead = i + mpl_live_ahead(space, moves + i, nr_moves - i);
-        i += move_some(space, moves + i, nr_moves - i);
-    }
+    if (nr_moves * space->unit_bytes >= HELPED_BYTES)
+        mpl_aside_start(&space->live->aside);
+    move_all(space, moves, nr_moves);
+    mpl_aside_stop(&space->live->aside);
     mpl_waiters_wake(space, moves, nr_moves, true);
     mpl_lock_leave(&space->moving);
     errno = saved;

@@ -11,6 +11,7 @@
 #ifndef MPL_LINUX_LIVE_H
 #define MPL_LINUX_LIVE_H
 
+#include "aside.h"
 #include "attrs.h"
 #include "seal.h"
 #include "space.h"
@@ -42,6 +43,13 @@ struct mpl_live_waiters {
     uint64_t inheriting[MPL_NR_INHERITING]; /* where, as units */
 };
 
+/* A source that is being given back. */
+struct mpl_live_scrub {
+    uint64_t pfn, nr_pages;
+    struct mpl_location location;
+    struct mpl_aside_call *call;
+};
+
 struct mpl_live {
     struct mpl_live_unit units[MPL_LIVE_UNITS];
     unsigned nr;          /* by address in the program, once they are all there */
@@ -63,7 +71,11 @@ struct mpl_live {
 
     /* Bits by page of the extent. */
     uint64_t data[MPL_PINS_PAGES / 64];   /* it has content */
-    uint64_t copied[MPL_PINS_PAGES / 64]; /* the target has memory for it, and an older content */
+    uint64_t made[MPL_PINS_PAGES / 64]; /* the target has memory for it */
+
+    struct mpl_aside aside;
+    struct mpl_live_scrub scrubs[MPL_ASIDE_CALLS]; /* under way */
+    unsigned nr_scrubs;
 };
 
 /* For memplug_register_mover(); context is the space. */
@@ -99,9 +111,14 @@ void mpl_live_release(struct mpl_live_unit *unit);
 /* The unit has its new frame: write it down. Under no fence. */
 void mpl_live_settle(struct memplug_space *space, struct mpl_live_unit *unit);
 
-/* live_copy.c: make the proofs of the moves to come cheap; how many moves that covers. */
+/* live_ahead.c: huge pages for the moves to come; how many moves that covers. */
 unsigned mpl_live_ahead(struct memplug_space *space, const struct memplug_move *moves,
                         unsigned nr_moves);
+
+/* The same: sources that are empty now are given back, at the latest by the end. */
+void mpl_live_scrub(struct memplug_space *space, uint64_t pfn, uint64_t nr_pages,
+                    const struct mpl_location *location);
+void mpl_live_scrub_end(struct memplug_space *space);
 
 /* live_copy.c: rows of the table. */
 int mpl_live_prepare(struct memplug_space *space);

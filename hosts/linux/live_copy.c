@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The content of a group. It is copied twice: first while the program runs, which makes memory for
- * the target and warms both direct maps, then under the fence, which counts. Holes stay holes.
+ * The content of a group. Memory for the target is made and mapped while the program runs, so that
+ * under the fence there is nothing to do but to copy. Holes stay holes.
+ *
+ * Sources are read with pread(2), where that can be: the kernel finds their pages in the page cache
+ * and no page table has to be filled for them, nor emptied when they are given back.
  */
 #define _GNU_SOURCE
 #include "live.h"
@@ -13,7 +16,6 @@
 #include <string.h>
 
 #define NR_WORDS (MPL_PINS_PAGES / 64)
-#define NR_AHEAD 16u /* extents */
 
 static void set_bits(uint64_t *bits, uint64_t first, uint64_t end)
 {
@@ -56,68 +58,13 @@ static char *at_page(const struct memplug_space *space, const struct mpl_live_un
     return frame + (page - unit->first) * space->page_bytes;
 }
 
-/* Map what is there of the sources in the direct map, in few calls: also of units in between that
- * do not move, which costs nothing. */
-static void map_sources(struct memplug_space *space)
+static const char why_no_memory[] = "the machine has no memory for the copy";
+
+static int cannot(struct memplug_space *space, const char *why, int error)
 {
-    const struct mpl_live *live = space->live;
-    const struct mpl_live_unit *unit = &live->units[0];
-    char *extent = unit->src - unit->first * space->page_bytes;
-    unsigned nr;
-
-    if ((unit->from.flags & MPL_LOCATION_HUGETLB) != 0)
-        return;
-    for (unsigned page = 0; (nr = next_run(live->data, MPL_PINS_PAGES, &page)) > 0; page += nr)
-        mpl_sys_madvise(extent + page * space->page_bytes, nr * space->page_bytes,
-                        MADV_POPULATE_READ);
-}
-
-/* --- ahead of the batch ----------------------------------------------------------------------- */
-
-static bool is_full_extent(const struct memplug_space *space, uint64_t first_pfn)
-{
-    struct mpl_location from;
-    const char *why;
-
-    return mpl_space_locate(space, first_pfn, &from, &why) == 0 &&
-           from.kind == MEMPLUG_BACKING_MEMFD && from.file_offset % MPL_PINS_EXTENT == 0 &&
-           mpl_holes_none(from.fd, from.file_offset, MPL_PINS_PAGES);
-}
-
-static void collapse(const struct memplug_space *space, uint64_t first_pfn, uint64_t end_pfn)
-{
-    if (first_pfn != end_pfn)
-        mpl_sys_madvise(mpl_frame_va(space, first_pfn),
-                        (end_pfn - first_pfn) * space->page_bytes, MADV_COLLAPSE);
-}
-
-/* A collapse waits once a call for every CPU: 0.5 ms on an idle machine, 20 ms on a busy one
- * (measured). So full extents in a row become huge in one call, and each proof is a split. What
- * does not become huge here mpl_live_extent() tries once more. */
-unsigned mpl_live_ahead(struct memplug_space *space, const struct memplug_move *moves,
-                        unsigned nr_moves)
-{
-    uint64_t first = 0, end = 0, extent_pfn = UINT64_MAX;
-    unsigned i = 0, nr_extents = 0;
-
-    if (space->pins_wanted == MEMPLUG_PINS_TRUSTED || space->no_fence || space->pins.split != 0)
-        return nr_moves;
-    for (; i < nr_moves; i++) {
-        if (moves[i].from.nr / MPL_PINS_PAGES * MPL_PINS_PAGES == extent_pfn)
-            continue;
-        if (nr_extents++ == NR_AHEAD)
-            break;
-        extent_pfn = moves[i].from.nr / MPL_PINS_PAGES * MPL_PINS_PAGES;
-        if (!is_full_extent(space, extent_pfn))
-            continue;
-        if (extent_pfn != end) {
-            collapse(space, first, end);
-            first = extent_pfn;
-        }
-        end = extent_pfn + MPL_PINS_PAGES;
-    }
-    collapse(space, first, end);
-    return i;
+    space->live->why = why;
+    mpl_count(&space->counters.nr_refused_other, space->live->nr);
+    return error;
 }
 
 /* --- before the fence ------------------------------------------------------------------------- */
@@ -149,6 +96,8 @@ static bool make_targets(struct memplug_space *space, unsigned first, unsigned n
     unsigned end = unit->first + (unsigned)space->unit_pages, nr;
     bool full = mpl_live_full(space, unit);
 
+    if (full && mpl_pins_mapped(&space->pins, unit->dst, nr_units * space->unit_bytes))
+        return true; /* made ahead, or by its last owner: all of it will be written */
     if (unit->to.kind == MEMPLUG_BACKING_MEMFD || !full)
         mpl_space_scrub(space, unit->move->to.nr, nr_units * space->unit_pages, &unit->to);
     if (full)
@@ -159,36 +108,19 @@ static bool make_targets(struct memplug_space *space, unsigned first, unsigned n
     return true;
 }
 
-static void copy_early(struct memplug_space *space, const struct mpl_live_unit *unit)
-{
-    struct mpl_live *live = space->live;
-    unsigned end = unit->first + (unsigned)space->unit_pages, nr;
-
-    for (unsigned page = unit->first; (nr = next_run(live->data, end, &page)) > 0; page += nr) {
-        memcpy(at_page(space, unit, unit->dst, page), at_page(space, unit, unit->src, page),
-               nr * space->page_bytes);
-        set_bits(live->copied, page, page + nr);
-    }
-}
-
 int mpl_live_prepare(struct memplug_space *space)
 {
     struct mpl_live *live = space->live;
 
     read_data(space, live->data);
-    memset(live->copied, 0, sizeof(live->copied));
+    memcpy(live->made, live->data, sizeof(live->made));
     for (unsigned i = 0, nr; i < live->nr; i += nr) {
         nr = nr_in_row(space, i);
         if (make_targets(space, i, nr))
             continue;
-        live->why = "the machine has no memory for the copy";
-        mpl_count(&space->counters.nr_refused_other, live->nr);
         mpl_live_unprepare(space);
-        return -ENOMEM;
+        return cannot(space, why_no_memory, -ENOMEM);
     }
-    map_sources(space);
-    for (unsigned i = 0; i < live->nr; i++)
-        copy_early(space, &live->units[i]);
     return 0;
 }
 
@@ -205,7 +137,7 @@ void mpl_live_unprepare(struct memplug_space *space)
 
 /* --- under the fence -------------------------------------------------------------------------- */
 
-/* Pages that came since the first copy have no memory yet; a store that finds none is SIGBUS. */
+/* Pages that came since have no memory yet; a store that finds none is SIGBUS. */
 static int make_room(struct memplug_space *space, struct mpl_live_unit *unit, uint64_t *fresh)
 {
     unsigned end = unit->first + (unsigned)space->unit_pages, nr;
@@ -216,18 +148,51 @@ static int make_room(struct memplug_space *space, struct mpl_live_unit *unit, ui
     return 0;
 }
 
-static void copy_runs(struct memplug_space *space, struct mpl_live_unit *unit, uint64_t *stale)
+/* DAX has no read, and one of a huge page is no faster than a copy. */
+static int copy_run(struct memplug_space *space, const struct mpl_live_unit *unit, unsigned page,
+                    unsigned nr)
+{
+    char *to = at_page(space, unit, unit->dst, page), *end = to + nr * space->page_bytes;
+    uint64_t offset = unit->from.file_offset + (page - unit->first) * space->page_bytes;
+
+    if ((unit->from.flags & MPL_LOCATION_HUGETLB) != 0 || unit->from.kind == MEMPLUG_BACKING_DAX) {
+        memcpy(to, at_page(space, unit, unit->src, page), (size_t)(end - to));
+        to = end;
+    }
+    while (to < end) {
+        long got = mpl_sys_pread(unit->from.fd, to, (uint64_t)(end - to), offset);
+
+        if (got <= 0)
+            return -EIO;
+        to += got;
+        offset += (uint64_t)got;
+    }
+    mpl_count(&space->counters.copied_bytes, nr * space->page_bytes);
+    return 0;
+}
+
+static int copy_runs(struct memplug_space *space, struct mpl_live_unit *unit, uint64_t *stale)
 {
     const uint64_t *data = space->live->data;
     unsigned end = unit->first + (unsigned)space->unit_pages, nr;
 
-    for (unsigned page = unit->first; (nr = next_run(data, end, &page)) > 0; page += nr) {
-        memcpy(at_page(space, unit, unit->dst, page), at_page(space, unit, unit->src, page),
-               nr * space->page_bytes);
-        mpl_count(&space->counters.copied_bytes, nr * space->page_bytes);
-    }
+    for (unsigned page = unit->first; (nr = next_run(data, end, &page)) > 0; page += nr)
+        if (copy_run(space, unit, page, nr) != 0)
+            return -EIO;
     for (unsigned page = unit->first; (nr = next_run(stale, end, &page)) > 0; page += nr)
         memset(at_page(space, unit, unit->dst, page), 0, nr * space->page_bytes);
+    return 0;
+}
+
+/* Then nothing can have come since, and what was discarded reads as zeros. */
+static bool all_full(const struct memplug_space *space)
+{
+    const struct mpl_live *live = space->live;
+    unsigned nr = 0;
+
+    while (nr < live->nr && mpl_live_full(space, &live->units[nr]))
+        nr++;
+    return nr == live->nr;
 }
 
 int mpl_live_copy(struct memplug_space *space)
@@ -237,20 +202,17 @@ int mpl_live_copy(struct memplug_space *space)
 
     if (live->extent.nr != 0) /* a proof has looked, before it filled the holes */
         memcpy(live->data, live->proof.data, sizeof(live->data));
-    else
+    else if (!all_full(space))
         read_data(space, live->data);
     for (unsigned i = 0; i < NR_WORDS; i++) {
-        fresh[i] = live->data[i] & ~live->copied[i];
-        stale[i] = live->copied[i] & ~live->data[i];
+        fresh[i] = live->data[i] & ~live->made[i];
+        stale[i] = live->made[i] & ~live->data[i];
     }
     for (unsigned i = 0; i < live->nr; i++)
-        if (make_room(space, &live->units[i], fresh) != 0) {
-            live->why = "the machine has no memory for the copy";
-            mpl_count(&space->counters.nr_refused_other, live->nr);
-            return -ENOMEM;
-        }
-    map_sources(space);
+        if (make_room(space, &live->units[i], fresh) != 0)
+            return cannot(space, why_no_memory, -ENOMEM);
     for (unsigned i = 0; i < live->nr; i++)
-        copy_runs(space, &live->units[i], stale);
+        if (copy_runs(space, &live->units[i], stale) != 0)
+            return cannot(space, "a page of it cannot be read", -EBUSY);
     return 0;
 }

@@ -77,6 +77,23 @@ static int mapped_huge(const struct mpl_pins *p, const char *va)
     return p->by_text ? mpl_smaps_huge(p->scratch) : scan_huge(p->pagemap, va);
 }
 
+bool mpl_pins_mapped(const struct mpl_pins *p, const void *va, size_t len)
+{
+    struct scan_region region = { 0 };
+    struct scan_arg arg = {
+        .size = sizeof(arg),
+        .start = (uintptr_t)va,
+        .end = (uintptr_t)va + len,
+        .vec = (uintptr_t)&region,
+        .vec_len = 1,
+        .category_mask = SCAN_PRESENT,
+        .return_mask = SCAN_PRESENT,
+    };
+
+    return ioctl(p->pagemap, SCAN_IOCTL, &arg) == 1 && region.start == arg.start &&
+           region.end == arg.end;
+}
+
 /* Give the reservation its place back. Where that fails (at the limit of mappings) the alias
  * stays; nobody uses it, and the next look replaces it. */
 static void drop_alias(struct mpl_pins *p)
@@ -242,6 +259,9 @@ int mpl_pins_prepare(struct mpl_pins *p, const struct mpl_pins_unit *u)
 
     if (p->split)
         return 0;
+    for (unsigned i = 0; i < u->nr_maps; i++)
+        if (scan_huge(p->pagemap, u->maps[i].va) == HUGE_PAGE)
+            return 0;
     int err = read_data_map(u, data, &a.touch);
 
     if (err || !is_dense(data))

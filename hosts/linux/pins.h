@@ -135,6 +135,9 @@ int mpl_pins_prepare(struct mpl_pins *p, const struct mpl_pins_unit *u);
  * and never touched count as holes: a caller that wants those back must not call it. */
 void mpl_pins_unfill(const struct mpl_pins_unit *u, const struct mpl_pins_proof *proof);
 
+/* Is every page of [va, va + len) mapped at this moment? No, where nobody can say. */
+bool mpl_pins_mapped(const struct mpl_pins *p, const void *va, size_t len);
+
 /* Is page nr (relative to the extent) one that held data before the proof? */
 static inline bool mpl_pins_had_data(const struct mpl_pins_proof *proof, unsigned nr)
 {

@@ -76,6 +76,11 @@ static inline long mpl_sys_read(int fd, void *bytes, uint64_t size_bytes)
     return syscall(SYS_read, fd, bytes, size_bytes);
 }
 
+static inline long mpl_sys_pread(int fd, void *bytes, uint64_t size_bytes, uint64_t offset)
+{
+    return syscall(SYS_pread64, fd, bytes, size_bytes, offset);
+}
+
 static inline int mpl_sys_fallocate(int fd, int mode, uint64_t offset, uint64_t size_bytes)
 {
     return (int)syscall(SYS_fallocate, fd, mode, offset, size_bytes);
