@@ -166,12 +166,9 @@ static void sleep_until_done(struct mpl_aside *aside, struct mpl_aside_call *cal
 
 int mpl_aside_wait(struct mpl_aside *aside, struct mpl_aside_call *call)
 {
-    while (atomic_load(&call->state) != DONE) {
-        if (take(call))
-            carry_out(call);
-        else if (!do_one(aside))
+    while (atomic_load(&call->state) != DONE)
+        if (!do_one(aside))
             sleep_until_done(aside, call);
-    }
     atomic_store(&call->state, FREE);
     return call->result;
 }
