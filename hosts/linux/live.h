@@ -18,6 +18,8 @@
 
 #define MPL_LIVE_UNITS MPL_PINS_PAGES
 #define MPL_NR_INHERITING 256u
+#define MPL_NR_AHEAD 16u                              /* extents */
+#define MPL_NR_WINDOW (MPL_NR_AHEAD * MPL_PINS_PAGES) /* moves */
 
 /* Known by their addresses: why.c says more where one of them is the reason. */
 extern const char mpl_why_held[], mpl_why_held_huge[], mpl_why_waiter[], mpl_why_blind[];
@@ -72,6 +74,9 @@ struct mpl_live {
     /* Bits by page of the extent. */
     uint64_t data[MPL_PINS_PAGES / 64];   /* it has content */
     uint64_t made[MPL_PINS_PAGES / 64]; /* the target has memory for it */
+
+    const struct memplug_move *window;    /* what was looked at ahead, from this move on */
+    uint64_t window_full[MPL_NR_WINDOW / 64]; /* bits by move: its unit had no hole */
 
     struct mpl_aside aside;
     struct mpl_live_scrub scrubs[MPL_ASIDE_CALLS]; /* under way */

@@ -11,7 +11,7 @@
 #include "holes.h"
 #include "sys.h"
 
-#define NR_AHEAD 16u /* extents */
+#include <string.h>
 
 /* Of frames that move. A hint, for which no system call sees that the descriptor is still ours. */
 static bool is_full(const struct memplug_space *space, uint64_t pfn, unsigned nr_pages)
@@ -98,11 +98,15 @@ static void make_run(struct memplug_space *space, uint64_t first_pfn, uint64_t e
 static void make_targets(struct memplug_space *space, const struct memplug_move *moves,
                          unsigned nr_moves)
 {
+    struct mpl_live *live = space->live;
     uint64_t first = 0, end = 0;
 
+    live->window = moves;
+    memset(live->window_full, 0, sizeof(live->window_full));
     for (unsigned i = 0; i < nr_moves; i++) {
         if (!is_full(space, moves[i].from.nr, (unsigned)space->unit_pages))
             continue;
+        live->window_full[i / 64] |= (uint64_t)1 << (i % 64);
         if (moves[i].to.nr != end) {
             make_run(space, first, end);
             first = moves[i].to.nr;
@@ -123,7 +127,7 @@ unsigned mpl_live_ahead(struct memplug_space *space, const struct memplug_move *
     for (; nr < nr_moves; nr++) {
         if (moves[nr].from.nr / MPL_PINS_PAGES == last)
             continue;
-        if (nr_extents++ == NR_AHEAD)
+        if (nr_extents++ == MPL_NR_AHEAD)
             break;
         last = moves[nr].from.nr / MPL_PINS_PAGES;
     }

@@ -23,6 +23,18 @@ static void set_bits(uint64_t *bits, uint64_t first, uint64_t end)
         bits[page / 64] |= (uint64_t)1 << (page % 64);
 }
 
+/* All of the group's units were seen to be full, ahead. A hole that was made since is copied as
+ * the zeros that it reads as. */
+static bool were_full(const struct memplug_space *space)
+{
+    const struct mpl_live *live = space->live;
+
+    for (unsigned i = 0; i < live->nr; i++)
+        if (!mpl_live_bit(live->window_full, (unsigned)(live->units[i].move - live->window)))
+            return false;
+    return true;
+}
+
 /* Which pages of the group's extent have content. Of files and huge pages all have: they are
  * allocated when they are added. */
 static void read_data(const struct memplug_space *space, uint64_t *bits)
@@ -112,7 +124,10 @@ int mpl_live_prepare(struct memplug_space *space)
 {
     struct mpl_live *live = space->live;
 
-    read_data(space, live->data);
+    if (were_full(space))
+        set_bits(live->data, 0, MPL_PINS_PAGES);
+    else
+        read_data(space, live->data);
     memcpy(live->made, live->data, sizeof(live->made));
     for (unsigned i = 0, nr; i < live->nr; i += nr) {
         nr = nr_in_row(space, i);
