@@ -12,7 +12,6 @@ static double seconds(void)
     return (double)mpl_now_ns() / 1e9;
 }
 
-/* Is all of it locked? -1: it is not mapped. */
 static bool goes_offline(struct machine *machine, uint64_t block)
 {
     int error = machine_offline(machine, block, 0);
@@ -22,24 +21,30 @@ static bool goes_offline(struct machine *machine, uint64_t block)
     return error == 0;
 }
 
-static int is_locked(const void *address)
+/* Does the mapping have this flag? -1: it is not mapped. */
+static int has_flag(const void *address, const char *flag)
 {
     char line[512];
     FILE *maps = fopen("/proc/self/smaps", "r");
     bool here = false;
-    int locked = -1;
+    int has = -1;
 
-    while (maps && locked < 0 && fgets(line, sizeof(line), maps)) {
+    while (maps && has < 0 && fgets(line, sizeof(line), maps)) {
         unsigned long start, end;
 
         if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
             here = (uintptr_t)address >= start && (uintptr_t)address < end;
         if (here && strncmp(line, "VmFlags:", 8) == 0)
-            locked = strstr(line, " lo") != NULL;
+            has = strstr(line, flag) != NULL;
     }
     if (maps)
         fclose(maps);
-    return locked;
+    return has;
+}
+
+static int is_locked(const void *address)
+{
+    return has_flag(address, " lo");
 }
 
 static int open_movable(struct machine *machine)
@@ -168,16 +173,20 @@ static int at_the_limit(void *argument)
     return 0;
 }
 
-/* What is not locked would be, by the move: that cannot be, and it is said. */
+/* What is not locked would be, by the move: that cannot be, and it is said. With proof it is the
+ * proof's mapping that fails, without it is the new one. */
 static int no_room_to_lock(void *argument)
 {
+    const struct memplug_space_config config = {
+        .pins = *(enum memplug_pins *)argument,
+        .node = MEMPLUG_ANY_NODE,
+    };
     struct machine machine;
-    int result = open_movable(&machine);
     char *a;
 
-    (void)argument;
-    if (result != 0)
-        return result;
+    CHECK(machine_open(&machine, MEMPLUG_BACKING_MEMFD, 2, -1, &config) == 0);
+    if (memplug_space_movable(machine.space, &machine.reason) != 0)
+        return 77;
     CHECK(memplug_map(machine.space, UNIT, NULL, (void **)&a, NULL) == 0);
     fill_words(a, UNIT, 1);
     CHECK(mlockall(MCL_FUTURE) == 0);
@@ -186,6 +195,7 @@ static int no_room_to_lock(void *argument)
     CHECK(machine_offline(&machine, 0, 2) == -EBUSY);
     CHECK(strstr(machine.reason.why, "RLIMIT_MEMLOCK"));
     CHECK(is_locked(a) == 0);
+    CHECK(has_flag(a, " rr") == 0); /* no advice is left that was meant for what goes */
     CHECK(munlockall() == 0);
     CHECK(machine_offline(&machine, 0, 2) == 0);
     CHECK(words_hold(a, UNIT, 1));
@@ -232,7 +242,8 @@ static void limit(void **state)
 static void no_room(void **state)
 {
     (void)state;
-    run(no_room_to_lock, NULL);
+    run(no_room_to_lock, &(enum memplug_pins){MEMPLUG_PINS_PROVED});
+    run(no_room_to_lock, &(enum memplug_pins){MEMPLUG_PINS_TRUSTED});
 }
 
 int main(void)
