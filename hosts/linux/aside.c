@@ -10,6 +10,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -31,10 +32,20 @@ NO_SANITIZER static bool take(struct mpl_aside_call *call)
            atomic_compare_exchange_strong(&call->state, &ready, TAKEN);
 }
 
+NO_SANITIZER static int make_hole(const struct mpl_aside_hole *hole)
+{
+    struct stat status;
+    long error = mpl_raw5(SYS_fstat, hole->fd, (long)&status, 0, 0, 0);
+
+    if (error != 0 || status.st_dev != hole->dev || status.st_ino != hole->ino)
+        return -ENODEV;
+    return (int)mpl_raw5(SYS_fallocate, hole->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                         (long)hole->offset, (long)hole->size_bytes, 0);
+}
+
 NO_SANITIZER static void carry_out(struct mpl_aside_call *call)
 {
-    call->result = (int)mpl_raw5(SYS_madvise, (long)call->start, (long)call->size_bytes,
-                                 MADV_REMOVE, 0, 0);
+    call->result = make_hole(&call->hole);
     atomic_store(&call->state, DONE);
     mpl_raw5(SYS_futex, (long)&call->state, FUTEX_WAKE_PRIVATE, 1, 0, 0);
 }
@@ -126,15 +137,14 @@ void mpl_aside_stop(struct mpl_aside *aside)
 
 /* --- calls ------------------------------------------------------------------------------------ */
 
-struct mpl_aside_call *mpl_aside_post(struct mpl_aside *aside, void *start, uint64_t size_bytes)
+struct mpl_aside_call *mpl_aside_post(struct mpl_aside *aside, const struct mpl_aside_hole *hole)
 {
     for (unsigned i = 0; i < MPL_ASIDE_CALLS; i++) {
         struct mpl_aside_call *call = &aside->calls[aside->next++ % MPL_ASIDE_CALLS];
 
         if (atomic_load(&call->state) != FREE)
             continue;
-        call->start = start;
-        call->size_bytes = size_bytes;
+        call->hole = *hole;
         atomic_store(&call->state, aside->running ? READY : TAKEN);
         if (aside->running)
             wake_helper(aside);

@@ -138,6 +138,27 @@ unsigned mpl_live_ahead(struct memplug_space *space, const struct memplug_move *
 
 /* --- behind ----------------------------------------------------------------------------------- */
 
+static struct mpl_aside_call *give_back(struct memplug_space *space, uint64_t pfn,
+                                        uint64_t nr_pages)
+{
+    uint64_t address = pfn * space->page_bytes;
+    const struct mpl_backing *backing =
+        space->host->blocks[address / space->host->block_bytes].backing;
+    struct mpl_aside_hole hole = {
+        .dev = backing->dev,
+        .ino = backing->ino,
+        .size_bytes = nr_pages * space->page_bytes,
+    };
+    struct mpl_location at;
+
+    if (backing->kind != MEMPLUG_BACKING_MEMFD ||
+        mpl_backing_locate(space->host, address, &at) != 0 || at.run_bytes < hole.size_bytes)
+        return NULL;
+    hole.fd = at.fd;
+    hole.offset = at.file_offset;
+    return mpl_aside_post(&space->live->aside, &hole);
+}
+
 void mpl_live_scrub(struct memplug_space *space, uint64_t pfn, uint64_t nr_pages,
                     const struct mpl_location *location)
 {
@@ -146,9 +167,7 @@ void mpl_live_scrub(struct memplug_space *space, uint64_t pfn, uint64_t nr_pages
 
     if (live->nr_scrubs == MPL_ASIDE_CALLS)
         mpl_live_scrub_end(space);
-    if (location->kind == MEMPLUG_BACKING_MEMFD)
-        scrub.call = mpl_aside_post(&live->aside, mpl_frame_va(space, pfn),
-                                    nr_pages * space->page_bytes);
+    scrub.call = give_back(space, pfn, nr_pages);
     if (scrub.call)
         live->scrubs[live->nr_scrubs++] = scrub;
     else

@@ -36,21 +36,37 @@ static void end_file(struct file *file, uint64_t size_bytes)
     close(file->fd);
 }
 
-/* Give a file back part by part, and something that is no memory; kill: the helper, in between. */
+static struct mpl_aside_call *post(struct mpl_aside *aside, const struct file *file,
+                                   uint64_t offset)
+{
+    struct mpl_aside_hole hole = {.fd = file->fd, .offset = offset, .size_bytes = MIB};
+    struct stat status;
+
+    assert_int_equal(fstat(file->fd, &status), 0);
+    hole.dev = status.st_dev;
+    hole.ino = status.st_ino;
+    return mpl_aside_post(aside, &hole);
+}
+
+/* Give a file back part by part, and what is another file by now; kill: the helper, in between. */
 static void give_back(struct mpl_aside *aside, bool kill_it)
 {
     struct file file = full_file(NR_PARTS * MIB);
+    struct file other = full_file(MIB);
+    struct mpl_aside_hole hole = {.fd = other.fd, .size_bytes = MIB};
     struct mpl_aside_call *calls[NR_PARTS], *wrong;
 
     for (unsigned i = 0; i < NR_PARTS; i++) {
-        calls[i] = mpl_aside_post(aside, file.at + i * MIB, MIB);
+        calls[i] = post(aside, &file, i * MIB);
         assert_non_null(calls[i]);
         if (kill_it && i == NR_PARTS / 2)
             assert_int_equal(kill(aside->pid, SIGKILL), 0);
     }
-    wrong = mpl_aside_post(aside, NULL, MIB);
+    wrong = mpl_aside_post(aside, &hole);
     assert_non_null(wrong);
-    assert_int_equal(mpl_aside_wait(aside, wrong), -ENOMEM);
+    assert_int_equal(mpl_aside_wait(aside, wrong), -ENODEV);
+    assert_int_equal(blocks_of(other.fd), MIB);
+    end_file(&other, MIB);
     for (unsigned i = 0; i < NR_PARTS; i++)
         assert_int_equal(mpl_aside_wait(aside, calls[i]), 0);
     assert_int_equal(blocks_of(file.fd), 0);
@@ -113,10 +129,10 @@ static void as_many_as_can_be(void **state)
 
     (void)state;
     for (unsigned i = 0; i < MPL_ASIDE_CALLS; i++)
-        assert_non_null(calls[i] = mpl_aside_post(&aside, file.at, MIB));
-    assert_null(mpl_aside_post(&aside, file.at, MIB));
+        assert_non_null(calls[i] = post(&aside, &file, 0));
+    assert_null(post(&aside, &file, 0));
     assert_int_equal(mpl_aside_wait(&aside, calls[7]), 0);
-    assert_ptr_equal(mpl_aside_post(&aside, file.at, MIB), calls[7]);
+    assert_ptr_equal(post(&aside, &file, 0), calls[7]);
     for (unsigned i = 0; i < MPL_ASIDE_CALLS; i++)
         assert_int_equal(mpl_aside_wait(&aside, calls[i]), 0);
     end_file(&file, MIB);
