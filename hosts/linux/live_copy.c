@@ -100,6 +100,18 @@ static unsigned nr_in_row(const struct memplug_space *space, unsigned first)
     return nr;
 }
 
+/* Are all pages there, and mapped? Made ahead, or by the last owner: all of it will be written. */
+static bool is_made(const struct memplug_space *space, const struct mpl_live_unit *unit,
+                    unsigned nr_pages)
+{
+    uint64_t size_bytes = nr_pages * space->page_bytes;
+
+    return mpl_pins_mapped(&space->pins, unit->dst, size_bytes) ||
+           (unit->to.kind == MEMPLUG_BACKING_MEMFD &&
+            mpl_holes_none(unit->to.fd, unit->to.file_offset, nr_pages) &&
+            make_pages(unit->dst, size_bytes));
+}
+
 /* A target may hold what its last owner left. */
 static bool make_targets(struct memplug_space *space, unsigned first, unsigned nr_units)
 {
@@ -108,8 +120,8 @@ static bool make_targets(struct memplug_space *space, unsigned first, unsigned n
     unsigned end = unit->first + (unsigned)space->unit_pages, nr;
     bool full = mpl_live_full(space, unit);
 
-    if (full && mpl_pins_mapped(&space->pins, unit->dst, nr_units * space->unit_bytes))
-        return true; /* made ahead, or by its last owner: all of it will be written */
+    if (full && is_made(space, unit, nr_units * (unsigned)space->unit_pages))
+        return true;
     if (unit->to.kind == MEMPLUG_BACKING_MEMFD || !full)
         mpl_space_scrub(space, unit->move->to.nr, nr_units * space->unit_pages, &unit->to);
     if (full)
