@@ -109,6 +109,14 @@ static int do_attach(void *host, const struct memplug_extent *extent)
     return 0;
 }
 
+static int do_attach_row(void *host, const struct memplug_extent *first, uint64_t nr)
+{
+    (void)host;
+    (void)first;
+    (void)nr;
+    return 0;
+}
+
 static int do_alias(void *host, uint64_t offset, uint64_t address, uint64_t size_bytes,
                     uint64_t unit_bytes)
 {
@@ -190,6 +198,7 @@ static void do_relax(void *host, unsigned nr_spins)
 static const struct memplug_host_ops warm_ops = {
     .lock = do_lock,
     .attach = do_attach,
+    .attach_row = do_attach_row,
     .memmap_alias = do_alias,
     .memmap_provide = do_provide,
     .memory_get = do_memory_get,

@@ -92,17 +92,12 @@ static struct memplug_extent extent_of(const struct memplug *pool, const struct 
     };
 }
 
-int mpl_unit_attach(struct mpl_op *op, struct mpl_block *unit)
+static int attach_failed(struct mpl_op *op, int error, const struct memplug_extent *extent,
+                         uint64_t nr)
 {
-    const struct memplug_host *host = op->pool->host;
-    struct memplug_extent extent = extent_of(op->pool, unit);
-    int error = host->ops->attach(host->context, &extent);
-
-    if (error == 0)
-        return 0;
-    op->reason->block = (int64_t)mpl_block_id(op->pool, unit);
-    op->reason->address = extent.address;
-    op->reason->size_bytes = extent.size_bytes;
+    op->reason->block = (int64_t)(extent->address >> op->pool->geometry.block_shift);
+    op->reason->address = extent->address;
+    op->reason->size_bytes = nr * extent->size_bytes;
     switch (-error) {
     case MPL_EEXIST:
         return mpl_fail(op, error, "these bytes of the backing are in a pool already",
@@ -114,6 +109,35 @@ int mpl_unit_attach(struct mpl_op *op, struct mpl_block *unit)
     default:
         return mpl_fail(op, error, "the host cannot map the backing", NULL);
     }
+}
+
+int mpl_unit_attach(struct mpl_op *op, struct mpl_block *unit)
+{
+    const struct memplug_host *host = op->pool->host;
+    struct memplug_extent extent = extent_of(op->pool, unit);
+    int error = host->ops->attach(host->context, &extent);
+
+    op->waited = true;
+    return error == 0 ? 0 : attach_failed(op, error, &extent, 1);
+}
+
+/* What comes in one add lies in a row. */
+static int attach_all(struct mpl_op *op, const struct mpl_objects *units)
+{
+    const struct memplug_host *host = op->pool->host;
+    struct memplug_extent first;
+    uint64_t nr_units;
+    int error;
+
+    if (host->ops->attach_row == NULL || units->nr_blocks == units->stride)
+        return 1;
+    nr_units = units->nr_blocks / units->stride;
+    first = extent_of(op->pool, mpl_block_at(op->pool, units->first));
+    error = host->ops->attach_row(host->context, &first, nr_units);
+    op->waited = true;
+    if (error == -MPL_EOPNOTSUPP)
+        return 1;
+    return error == 0 ? 0 : attach_failed(op, error, &first, nr_units);
 }
 
 void mpl_unit_detach(struct memplug *pool, struct mpl_block *unit)
@@ -139,12 +163,12 @@ void mpl_unit_unpublish(struct memplug *pool, struct mpl_block *unit)
 }
 
 static const struct mpl_step add_table[] = {
-    {"claim", claim, mpl_unit_unclaim, false},
-    {"attach", mpl_unit_attach, mpl_unit_detach, false},
-    {"memmap", mpl_memmap_map, mpl_memmap_unmap, false},
-    {"bitmaps", mpl_memmap_place_bitmaps, mpl_memmap_drop_bitmaps, false},
-    {"poison", NULL, mpl_poison_forget, false}, /* there is none at first */
-    {"publish", mpl_unit_publish, mpl_unit_unpublish, true},
+    {"claim", claim, mpl_unit_unclaim, false, NULL},
+    {"attach", mpl_unit_attach, mpl_unit_detach, false, attach_all},
+    {"memmap", mpl_memmap_map, mpl_memmap_unmap, false, NULL},
+    {"bitmaps", mpl_memmap_place_bitmaps, mpl_memmap_drop_bitmaps, false, NULL},
+    {"poison", NULL, mpl_poison_forget, false, NULL}, /* there is none at first */
+    {"publish", mpl_unit_publish, mpl_unit_unpublish, true, NULL},
 };
 #define NR_ROWS (sizeof(add_table) / sizeof(add_table[0]))
 

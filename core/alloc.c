@@ -156,6 +156,18 @@ static bool is_whole(const struct memplug *pool, const struct shape *shape)
            shape->nr_pages == shape->nr_search && shape->align <= shape->nr_pages && !shape->huge;
 }
 
+/* In a block that has bitmaps of its own, or gets them, for which the lock is let go. */
+static bool find_own(struct memplug *pool, struct mpl_zone *zone, const struct shape *shape,
+                     memplug_pfn_t *pfn)
+{
+    bool found;
+
+    do
+        found = find(pool, zone, shape, pfn);
+    while (found && mpl_frames_prepare(pool, zone, piece_at(pool, *pfn, 1).block));
+    return found;
+}
+
 static bool alloc_in(struct memplug *pool, struct mpl_zone *zone, const struct shape *shape,
                      const struct memplug_alloc *request, enum mpl_page_state as,
                      memplug_pfn_t *pfn)
@@ -165,7 +177,7 @@ static bool alloc_in(struct memplug *pool, struct mpl_zone *zone, const struct s
     mpl_spin_lock(pool, &zone->lock);
     if (is_whole(pool, shape)) {
         found = mpl_whole_take(pool, zone, request, as, pfn);
-    } else if ((found = find(pool, zone, shape, pfn))) {
+    } else if ((found = find_own(pool, zone, shape, pfn))) {
         struct piece head = piece_at(pool, *pfn, 1);
 
         mpl_frame_describe(pool, head.block, head.index, as, request);

@@ -357,7 +357,7 @@ static int remove_blocks(struct mpl_op *op, const struct memplug_blocks *runs, u
         return error;
     error = check_removal(op, runs, nr_runs, offline ? &online : NULL);
     if (error == 0)
-        error = mpl_op_check(op);
+        error = mpl_op_check_step(op);
     if (error == 0 && online.nr != 0)
         error = mpl_offline(op, runs[0].first, hull_of(runs, nr_runs), online.only);
     for (unsigned i = 0; i < nr_runs && error == 0; i++)

@@ -24,12 +24,12 @@ static int claim(struct mpl_op *op, struct mpl_block *block)
 }
 
 static const struct mpl_step boot_table[] = {
-    {"claim", claim, mpl_unit_unclaim, false},
-    {"attach", mpl_unit_attach, mpl_unit_detach, false},
-    {"memmap", mpl_memmap_map, mpl_memmap_unmap, false},
-    {"bitmaps", mpl_memmap_place_bitmaps, mpl_memmap_drop_bitmaps, false},
-    {"poison", NULL, mpl_poison_forget, false},
-    {"publish", mpl_unit_publish, mpl_unit_unpublish, true},
+    {"claim", claim, mpl_unit_unclaim, false, NULL},
+    {"attach", mpl_unit_attach, mpl_unit_detach, false, NULL},
+    {"memmap", mpl_memmap_map, mpl_memmap_unmap, false, NULL},
+    {"bitmaps", mpl_memmap_place_bitmaps, mpl_memmap_drop_bitmaps, false, NULL},
+    {"poison", NULL, mpl_poison_forget, false, NULL},
+    {"publish", mpl_unit_publish, mpl_unit_unpublish, true, NULL},
 };
 
 /* --- up: into the zones ----------------------------------------------------------------------- */
@@ -92,9 +92,9 @@ static int publish(struct mpl_op *op, struct mpl_block *block)
 }
 
 static const struct mpl_step up_table[] = {
-    {"zone", enter_zone, NULL, true},
-    {"release", release, NULL, true},
-    {"publish", publish, NULL, true},
+    {"zone", enter_zone, NULL, true, NULL},
+    {"release", release, NULL, true, NULL},
+    {"publish", publish, NULL, true, NULL},
 };
 
 /* --- down ------------------------------------------------------------------------------------- */
@@ -193,10 +193,10 @@ static int leave_zone(struct mpl_op *op, struct mpl_block *block)
 }
 
 static const struct mpl_step down_table[] = {
-    {"isolate", isolate, isolate_undo, false},
-    {"drain", drain, NULL, false},
-    {"leave", leave_zone, NULL, true},
-    {"forget", mpl_forget_readers, NULL, true},
+    {"isolate", isolate, isolate_undo, false, NULL},
+    {"drain", drain, NULL, false, NULL},
+    {"leave", leave_zone, NULL, true, NULL},
+    {"forget", mpl_forget_readers, NULL, true, NULL},
 };
 
 /* --- the ranges ------------------------------------------------------------------------------- */

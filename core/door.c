@@ -9,9 +9,11 @@ void mpl_door_open(struct mpl_door *door, struct memplug *pool, const char *name
 {
     const struct memplug_host *host = pool->host;
     uint64_t now_ns = host->ops->now_ns(host->context);
+    bool timed;
 
     door->limit = limit != NULL ? *limit : (struct memplug_limit){0};
-    if (door->limit.timeout_ns == 0)
+    timed = door->limit.timeout_ns != 0;
+    if (!timed)
         door->limit.timeout_ns = DEFAULT_TIMEOUT_NS;
     if (door->limit.timeout_ns > UINT64_MAX - now_ns)
         door->limit.timeout_ns = UINT64_MAX - now_ns;
@@ -23,6 +25,7 @@ void mpl_door_open(struct mpl_door *door, struct memplug *pool, const char *name
         .limit = &door->limit,
         .deadline_ns = now_ns + door->limit.timeout_ns,
         .tries = door->limit.tries,
+        .timed = timed,
         .reason = reason != NULL ? reason : &door->reason,
         .progress = {.operation = name, .step = "check"},
     };

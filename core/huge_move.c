@@ -47,6 +47,8 @@ int mpl_huge_withhold(struct mpl_op *op, struct mpl_block *block)
     struct memplug *pool = op->pool;
     bool done;
 
+    if (mpl_frames_untouched(pool, block))
+        return 0; /* and isolated: no huge page has a frame in it, or gets one */
     mpl_huge_lock(pool);
     done = mpl_huge_set_withheld(pool, block, true);
     mpl_huge_unlock(pool);
@@ -60,6 +62,8 @@ int mpl_huge_withhold(struct mpl_op *op, struct mpl_block *block)
 
 void mpl_huge_withhold_undo(struct memplug *pool, struct mpl_block *block)
 {
+    if (!block->withholds)
+        return;
     mpl_huge_lock(pool);
     MPL_ASSERT(mpl_huge_set_withheld(pool, block, false));
     mpl_huge_unlock(pool);
@@ -70,6 +74,8 @@ int mpl_huge_dissolve_block(struct mpl_op *op, struct mpl_block *block)
 {
     struct memplug *pool = op->pool;
 
+    if (!block->withholds)
+        return 0;
     mpl_huge_lock(pool);
     for (unsigned size = 0; size < MEMPLUG_NR_HUGE; size++) {
         memplug_pfn_t pfn = mpl_pfn(0);

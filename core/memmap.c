@@ -166,6 +166,7 @@ int mpl_memmap_map(struct mpl_op *op, struct mpl_block *unit)
     struct window_run runs[NR_RUNS];
     bool shares[MPL_NR_ENDS];
 
+    op->waited = true;
     choose_shares(op->pool, unit, shares);
     cut_runs(op->pool, unit, shares, runs);
     for (unsigned i = 0; i < NR_RUNS; i++) {
@@ -274,12 +275,13 @@ int mpl_memmap_place_bitmaps(struct mpl_op *op, struct mpl_block *unit)
     if (from_host) {
         int error = host->ops->memory_get(host->context, size_bytes, &bitmaps);
 
+        op->waited = true;
         if (error != 0)
             return mpl_fail(op, error, "the host has no memory for the bitmaps", NULL);
         pool->host_bytes += size_bytes;
     }
     for (uint64_t i = 0; i < unit->unit_nr_blocks; i++) {
-        unit[i].bitmaps = (char *)bitmaps + i * pool->layout.bytes;
+        unit[i].own_bitmaps = (char *)bitmaps + i * pool->layout.bytes;
         unit[i].bitmaps_from_host = from_host;
     }
     return 0;
@@ -289,11 +291,11 @@ void mpl_memmap_drop_bitmaps(struct memplug *pool, struct mpl_block *unit)
 {
     const struct memplug_host *host = pool->host;
     uint64_t size_bytes = pool->layout.bytes * unit->unit_nr_blocks;
-    char *bitmaps = unit->bitmaps;
+    char *bitmaps = unit->own_bitmaps;
     bool from_host = unit->bitmaps_from_host;
 
     for (uint64_t i = 0; i < unit->unit_nr_blocks; i++) {
-        unit[i].bitmaps = NULL;
+        unit[i].bitmaps = unit[i].own_bitmaps = NULL;
         unit[i].bitmaps_from_host = false;
     }
     if (!from_host)

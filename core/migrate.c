@@ -304,6 +304,7 @@ static void move_batch(struct mpl_op *op, struct mpl_block *block, struct pass *
     }
     mover = &pool->movers[mpl_page_at(pool, pool->batch[0].from)->mover];
     mover->move(mover->context, pool->batch, nr_moves);
+    op->waited = true;
     for (unsigned i = 0; i < nr_moves; i++)
         settle(op, pass, &pool->batch[i]);
 }
@@ -402,5 +403,5 @@ int mpl_migrate_block(struct mpl_op *op, struct mpl_block *block)
 {
     struct mpl_span span = mpl_span_of_data(op->pool, block);
 
-    return mpl_migrate(op, &span);
+    return mpl_frames_untouched(op->pool, block) ? 0 : mpl_migrate(op, &span);
 }

@@ -66,6 +66,7 @@ static int ask_all(struct mpl_op *op, const struct mpl_block *block,
         const struct memplug_subscriber *subscriber = pool->subscribers[i];
         int error = subscriber->notify(subscriber->context, notice);
 
+        op->waited = true;
         if (error == 0)
             continue;
         op->reason->block = (int64_t)mpl_block_id(pool, block);
@@ -86,8 +87,8 @@ int mpl_notify_going(struct mpl_op *op, struct mpl_block *block, enum memplug_ev
     struct memplug *pool = op->pool;
     struct memplug_notice notice;
 
-    if (mpl_block_data_pages(pool, block) == 0)
-        return 0; /* all memmap: nothing that anybody could use comes or goes */
+    if (pool->nr_subscribers == 0 || mpl_block_data_pages(pool, block) == 0)
+        return 0; /* nobody to ask; or all memmap: nothing that anybody could use comes or goes */
     block->gains_normal = changes_node(pool, block, event, true) ? block->node : -1;
     block->gains_any = changes_node(pool, block, event, false) ? block->node : -1;
     block->announced = true;
@@ -97,10 +98,11 @@ int mpl_notify_going(struct mpl_op *op, struct mpl_block *block, enum memplug_ev
 
 void mpl_notify_end(struct memplug *pool, struct mpl_block *block, enum memplug_event event)
 {
-    struct memplug_notice notice = notice_of(pool, block, event);
+    struct memplug_notice notice;
 
     if (!block->announced)
         return;
+    notice = notice_of(pool, block, event);
     tell_all(pool, &notice);
     block->announced = false;
     block->gains_normal = block->gains_any = 0;
@@ -124,14 +126,20 @@ static struct memplug_notice notice_of_memory(const struct memplug *pool,
 
 int mpl_notify_prepare(struct mpl_op *op, struct mpl_block *block)
 {
-    struct memplug_notice notice = notice_of_memory(op->pool, block, MEMPLUG_PREPARE_ONLINE);
+    struct memplug_notice notice;
 
+    if (op->pool->nr_subscribers == 0)
+        return 0;
+    notice = notice_of_memory(op->pool, block, MEMPLUG_PREPARE_ONLINE);
     return ask_all(op, block, &notice);
 }
 
 void mpl_notify_finish(struct memplug *pool, struct mpl_block *block)
 {
-    struct memplug_notice notice = notice_of_memory(pool, block, MEMPLUG_FINISH_OFFLINE);
+    struct memplug_notice notice;
 
+    if (pool->nr_subscribers == 0)
+        return;
+    notice = notice_of_memory(pool, block, MEMPLUG_FINISH_OFFLINE);
     tell_all(pool, &notice);
 }

@@ -60,13 +60,17 @@ static void isolate_undo(struct memplug *pool, struct mpl_block *block)
 }
 
 /* What slots held of the block is back in its bitmaps after this, and every page that was being
- * allocated is complete: what is still used and not movable now will not go. */
+ * allocated is complete: what is still used and not movable now will not go. Of a block that is
+ * isolated and untouched no slot has anything, or will. */
 static int drain(struct mpl_op *op, struct mpl_block *block)
 {
     struct mpl_span span = mpl_span_of_data(op->pool, block);
 
-    if (mpl_block_id(op->pool, block) == op->first)
+    if (mpl_frames_untouched(op->pool, block))
+        return 0;
+    if (!op->drained)
         mpl_percpu_drain(op->pool);
+    op->drained = true;
     return mpl_migrate_check(op, &span);
 }
 
@@ -123,21 +127,21 @@ static int finish(struct mpl_op *op, struct mpl_block *block)
 }
 
 static const struct mpl_step offline_table[] = {
-    {"check", check, NULL, false},
-    {"claim", claim, claim_undo, false},
-    {"cancel", NULL, cancel_undo, false},
-    {"isolate", isolate, isolate_undo, false},
-    {"drain", drain, NULL, false},
-    {"ask", ask, NULL, false},
-    {"withhold", mpl_huge_withhold, mpl_huge_withhold_undo, false},
-    {"return", mpl_hvo_return_block, mpl_hvo_return_block_undo, false},
-    {"migrate", mpl_migrate_block, NULL, false},
-    {"dissolve", mpl_huge_dissolve_block, NULL, true},
-    {"withdraw", withdraw, NULL, true},
-    {"tell", tell, NULL, true},
-    {"leave", leave_zone, NULL, true},
-    {"forget", mpl_forget_readers, NULL, true},
-    {"finish", finish, NULL, true},
+    {"check", check, NULL, false, NULL},
+    {"claim", claim, claim_undo, false, NULL},
+    {"cancel", NULL, cancel_undo, false, NULL},
+    {"isolate", isolate, isolate_undo, false, NULL},
+    {"drain", drain, NULL, false, NULL},
+    {"ask", ask, NULL, false, NULL},
+    {"withhold", mpl_huge_withhold, mpl_huge_withhold_undo, false, NULL},
+    {"return", mpl_hvo_return_block, mpl_hvo_return_block_undo, false, NULL},
+    {"migrate", mpl_migrate_block, NULL, false, NULL},
+    {"dissolve", mpl_huge_dissolve_block, NULL, true, NULL},
+    {"withdraw", withdraw, NULL, true, NULL},
+    {"tell", tell, NULL, true, NULL},
+    {"leave", leave_zone, NULL, true, NULL},
+    {"forget", mpl_forget_readers, NULL, true, NULL},
+    {"finish", finish, NULL, true, NULL},
 };
 
 int mpl_offline(struct mpl_op *op, uint64_t first, uint64_t nr_blocks, const uint64_t *only)

@@ -113,14 +113,14 @@ static int tell(struct mpl_op *op, struct mpl_block *block)
 }
 
 static const struct mpl_step online_table[] = {
-    {"claim", claim, claim_undo, false},
-    {"prepare", mpl_notify_prepare, mpl_notify_finish, false},
-    {"zone", enter_zone, enter_zone_undo, false},
-    {"cancel", NULL, cancel_undo, false},
-    {"ask", ask, NULL, false},
-    {"release", release, NULL, true},
-    {"publish", mpl_publish_online, NULL, true},
-    {"tell", tell, NULL, true},
+    {"claim", claim, claim_undo, false, NULL},
+    {"prepare", mpl_notify_prepare, mpl_notify_finish, false, NULL},
+    {"zone", enter_zone, enter_zone_undo, false, NULL},
+    {"cancel", NULL, cancel_undo, false, NULL},
+    {"ask", ask, NULL, false, NULL},
+    {"release", release, NULL, true, NULL},
+    {"publish", mpl_publish_online, NULL, true, NULL},
+    {"tell", tell, NULL, true, NULL},
 };
 
 int mpl_online(struct mpl_op *op, uint64_t first, uint64_t nr_blocks, const uint64_t *only)

@@ -19,7 +19,10 @@ struct mpl_op {
     const struct memplug_boot *boot;   /* likewise */
     enum memplug_online_type type;     /* the request of an online, for its zone */
     uint64_t first;                    /* first block of an online or offline */
+    bool timed;                        /* the caller has set a time */
     bool moved_huge;                   /* a huge page has a new place */
+    bool drained;                      /* a block that goes was in use, so slots were drained */
+    bool waited;                       /* others have had time since the clock was looked at */
 };
 
 /* Nothing is wrong, and nothing is named. */
@@ -36,5 +39,16 @@ void mpl_describe(const struct memplug_mover *mover, memplug_pfn_t pfn, uint64_t
 
 /* Report where the operation stands; -ETIMEDOUT or -EINTR if it has to end, with the reason. */
 int mpl_op_check(struct mpl_op *op);
+/* The same between two steps: the clock is not looked at unless the caller has set a time, or a
+ * host, a subscriber or a mover was called since (op->waited). */
+int mpl_op_check_now(struct mpl_op *op, bool clock);
+static inline int mpl_op_check_step(struct mpl_op *op)
+{
+    bool clock = op->timed || op->waited;
+
+    if (!clock && op->limit->progress == NULL && op->limit->stop == NULL)
+        return 0;
+    return mpl_op_check_now(op, clock);
+}
 
 #endif

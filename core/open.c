@@ -34,7 +34,8 @@ static const char *geometry_fault(const struct memplug_host *host)
 struct plan {
     unsigned nr_blocks, nr_nodes, nr_slots;
     uint64_t cpu_nodes;
-    uint64_t blocks, nodes, slots, batch, groups, total;
+    uint64_t blocks, nodes, slots, batch, groups, patterns, total;
+    struct mpl_layout layout;
 };
 
 static uint64_t place(uint64_t *total, uint64_t size_bytes)
@@ -76,6 +77,9 @@ static int make_plan(const struct memplug_config *config, struct plan *plan,
         reason->remedy = "use larger blocks or a smaller window";
         return reason->error = -MPL_E2BIG;
     }
+    mpl_layout_set(&plan->layout, geometry);
+    if (config->hvo == MEMPLUG_HVO_ALL)
+        mpl_layout_add_lent(&plan->layout);
     plan->nr_blocks = (unsigned)nr_blocks;
     plan->nr_slots = config->host->nr_cpus;
     plan->total = 0;
@@ -86,6 +90,7 @@ static int make_plan(const struct memplug_config *config, struct plan *plan,
     plan->batch = place(&plan->total, MPL_MAX_BATCH * sizeof(struct memplug_move));
     plan->groups = place(&plan->total, MPL_MAX_GROUPS * sizeof(struct mpl_group));
     plan->blocks = place(&plan->total, plan->nr_blocks * sizeof(struct mpl_block));
+    plan->patterns = place(&plan->total, MPL_NR_PATTERNS * mpl_pattern_bytes(&plan->layout));
     return 0;
 }
 
@@ -97,6 +102,20 @@ uint64_t memplug_metadata_bytes(const struct memplug_config *config)
     return make_plan(config, &plan, &reason) == 0 ? plan.total : 0;
 }
 
+/* One for each number of frames that memmaps of blocks can have. A range's own differs from block
+ * to block: these do without, but for those that have none. */
+static void make_patterns(struct memplug *pool, char *memory)
+{
+    const uint64_t nr_memmap[MPL_NR_PATTERNS] = {
+        0,
+        mpl_memmap_pages(pool, 1, false),
+        mpl_memmap_pages(pool, 1, true),
+    };
+
+    for (unsigned i = 0; i < MPL_NR_PATTERNS; i++)
+        mpl_pattern_make(pool, nr_memmap[i], memory + i * mpl_pattern_bytes(&pool->layout));
+}
+
 static void lay_out(struct memplug *pool, const struct memplug_config *config,
                     const struct plan *plan)
 {
@@ -105,9 +124,7 @@ static void lay_out(struct memplug *pool, const struct memplug_config *config,
     pool->host = config->host;
     pool->geometry = config->host->geometry;
     pool->hvo = config->hvo;
-    mpl_layout_set(&pool->layout, &pool->geometry);
-    if (pool->hvo == MEMPLUG_HVO_ALL)
-        mpl_layout_add_lent(&pool->layout);
+    pool->layout = plan->layout;
     pool->blocks = (struct mpl_block *)(void *)(base + plan->blocks);
     pool->nodes = (struct mpl_node *)(void *)(base + plan->nodes);
     pool->slots = (struct mpl_slot *)(void *)(base + plan->slots);
@@ -130,6 +147,7 @@ static void lay_out(struct memplug *pool, const struct memplug_config *config,
             zone->kind = (uint8_t)kind;
             zone->node = (int16_t)node;
         }
+    make_patterns(pool, base + plan->patterns);
 }
 
 int memplug_open(const struct memplug_config *config, void *metadata, uint64_t metadata_bytes,

@@ -26,7 +26,10 @@ static int fetch(struct mpl_op *op, const struct mpl_block *block, void **memory
     if (error != 0)
         return error;
     error = host->ops->memory_get(host->context, mpl_poison_bytes(op->pool), memory);
-    return error == 0 ? 0 : mpl_fail(op, error, "the host has no memory to remember it", NULL);
+    if (error != 0)
+        return mpl_fail(op, error, "the host has no memory to remember it", NULL);
+    MPL_FILL(*memory, 0, mpl_poison_bytes(op->pool));
+    return 0;
 }
 
 static void give_back(struct memplug *pool, void *memory)

@@ -57,7 +57,7 @@ void mpl_withdraw_frames(struct memplug *pool, struct mpl_block *block)
                mpl_block_data_pages(pool, block) - block->nr_absent);
     zone->nr_free -= nr_free;
     zone->nr_managed -= block->nr_managed;
-    zone->nr_isolated -= block->nr_isolated;
+    zone->nr_isolated -= mpl_block_nr_isolated(pool, block);
     mpl_frames_reset(pool, block);
     mpl_zone_note_free(pool, block);
 }

@@ -13,18 +13,17 @@ static void undo_row(struct memplug *pool, const struct mpl_step *row,
 }
 
 /* One row on every object; on failure it is undone on those that had it. */
-static int run_row(struct mpl_op *op, const struct mpl_step *row,
+static int run_each(struct mpl_op *op, const struct mpl_step *row,
                    const struct mpl_objects *objects)
 {
     uint64_t end = objects->first + objects->nr_blocks;
 
-    op->progress.step = row->name;
     for (uint64_t id = objects->first; id < end; id += objects->stride) {
         int error;
 
         if (!mpl_is_object(objects, id))
             continue;
-        error = row->commits ? 0 : mpl_op_check(op);
+        error = row->commits ? 0 : mpl_op_check_step(op);
         if (error == 0 && row->take != NULL)
             error = row->take(op, mpl_block_at(op->pool, id));
         if (error == 0)
@@ -34,6 +33,20 @@ static int run_row(struct mpl_op *op, const struct mpl_step *row,
         return error;
     }
     return 0;
+}
+
+static int run_row(struct mpl_op *op, const struct mpl_step *row,
+                   const struct mpl_objects *objects)
+{
+    int error;
+
+    op->progress.step = row->name;
+    if (row->take_all == NULL)
+        return run_each(op, row, objects);
+    error = row->commits ? 0 : mpl_op_check_step(op);
+    if (error == 0)
+        error = row->take_all(op, objects);
+    return error > 0 ? run_each(op, row, objects) : error;
 }
 
 int mpl_steps_run(struct mpl_op *op, const struct mpl_step *table, unsigned nr_rows,

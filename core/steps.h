@@ -14,11 +14,15 @@
 #include "state/lent.h"
 #include "state/state.h"
 
+struct mpl_objects;
+
 struct mpl_step {
     const char *name;
     int (*take)(struct mpl_op *op, struct mpl_block *object);  /* null: nothing to do */
     void (*undo)(struct memplug *pool, struct mpl_block *object); /* null: nothing to undo */
     bool commits; /* from this row on nothing fails and limits are not looked at */
+    /* Null; or take of all objects at once, all of them or none. Positive: do it one by one. */
+    int (*take_all)(struct mpl_op *op, const struct mpl_objects *objects);
 };
 
 /* Frames of one block. */

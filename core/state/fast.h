@@ -99,7 +99,7 @@ static inline void mpl_held_set(const struct memplug *pool, struct mpl_held *hel
     held->block = (uint32_t)mpl_block_id(pool, block);
     held->word = (uint32_t)word;
     held->first = mpl_block_start(pool, block).nr + word * MPL_WORD_PAGES;
-    held->free = block->bitmaps + word * sizeof(uint64_t);
+    held->free = mpl_bitmaps(block) + word * sizeof(uint64_t);
 }
 
 /* One frame of them. Its page first, and then the step that makes it the caller's. */

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MIT */
-/* Free frames of one block, and blocks of one zone that have some. The zone's lock is held. */
+/* Free frames of one block, used ones, and blocks of one zone that have some free. The zone's lock
+ * is held. */
+#include "lent.h"
 #include "words.h"
 
 /* Bits at which nr_pages (a power of two <= 64) free frames begin, aligned to themselves. */
@@ -105,11 +107,52 @@ bool mpl_frames_find(const struct memplug *pool, const struct mpl_block *block,
                      uint64_t nr_pages, uint64_t *index)
 {
     MPL_ASSERT(nr_pages != 0 && (nr_pages & (nr_pages - 1)) == 0);
-    if (block->nr_free < nr_pages)
+    if (mpl_block_nr_free(block) < nr_pages)
         return false;
     if (nr_pages <= MPL_WORD_PAGES)
         return find_small(pool, block, nr_pages, index);
     if (nr_pages == mpl_pageblock_pages(&pool->geometry))
         return find_whole(pool, block, index);
     return find_large(pool, block, nr_pages, index);
+}
+
+uint64_t mpl_frames_first_used(const struct memplug *pool, const struct mpl_block *block,
+                               uint64_t index, uint64_t end)
+{
+    for (uint64_t word = index / MPL_WORD_PAGES; word * MPL_WORD_PAGES < end; word++) {
+        uint64_t used = mask_of(word, index, end) & ~free_in(pool, block, word);
+
+        if (used != 0)
+            return word * MPL_WORD_PAGES + MPL_CTZ64(used);
+    }
+    return end;
+}
+
+bool mpl_frames_next_head(const struct memplug *pool, const struct mpl_block *block,
+                          uint64_t *index)
+{
+    uint64_t from = *index;
+
+    if (mpl_frames_untouched(pool, block))
+        return false;
+    if (pool->layout.lent == 0 && from < block->nr_memmap_pages)
+        from = block->nr_memmap_pages;
+
+    for (uint64_t word = from / MPL_WORD_PAGES; word < pool->layout.nr_words; word++) {
+        uint64_t heads;
+
+        if (word % words_per_pageblock(pool) == 0 && all_free_near(pool, block, word)) {
+            word += words_per_pageblock(pool) - 1;
+            continue;
+        }
+        heads = load(block, pool->layout.head, word);
+
+        heads &= ~load(block, pool->layout.free, word) & mask_of(word, from, pool->layout.nr_pages);
+        heads &= ~mpl_poisoned_mask(block, word) & ~mpl_memmap_mask(pool, block, word);
+        if (heads != 0) {
+            *index = word * MPL_WORD_PAGES + MPL_CTZ64(heads);
+            return true;
+        }
+    }
+    return false;
 }

@@ -22,7 +22,7 @@ static void set_summary(struct mpl_block *block, uint64_t offset, uint64_t bit, 
         store(block, offset, bit / 64, new);
 }
 
-/* Is the pageblock wholly free, and not isolated? */
+/* Is the pageblock wholly free, and isolated by no span? */
 static void note_whole(struct memplug *pool, struct mpl_block *block, uint64_t pageblock,
                        bool isolated)
 {
@@ -59,11 +59,11 @@ void mpl_frames_note_words(struct memplug *pool, struct mpl_block *block, uint64
         set_summary(block, pool->layout.summary, first + i, some);
 }
 
-/* Isolation of the pageblock changed. */
+/* A span isolates the pageblock now, or none does any more. */
 void mpl_frames_note(struct memplug *pool, struct mpl_block *block, uint64_t pageblock)
 {
     uint64_t nr_words = words_per_pageblock(pool), first = pageblock * nr_words;
-    bool isolated = mpl_isolated(pool, block, first * MPL_WORD_PAGES);
+    bool isolated = mpl_span_isolated(pool, block, first * MPL_WORD_PAGES);
     uint16_t nr_free = *counter_at(pool, block, pageblock);
     bool none = isolated || nr_free == 0;
 
@@ -84,7 +84,7 @@ static inline void count(struct memplug *pool, struct mpl_block *block, uint64_t
     uint64_t all = mpl_pageblock_pages(&pool->geometry);
     uint16_t *counter = counter_at(pool, block, pageblock), old = *counter;
     struct mpl_zone *zone = mpl_zone_of(pool, block);
-    bool isolated = mpl_isolated(pool, block, first * MPL_WORD_PAGES);
+    bool isolated = mpl_span_isolated(pool, block, first * MPL_WORD_PAGES);
 
     MPL_ASSERT(more ? old + nr <= all
                     : old >= nr && zone->nr_free >= nr && (isolated || block->nr_free >= nr));
@@ -167,6 +167,7 @@ void mpl_frame_set_described(struct memplug *pool, struct mpl_block *block, uint
                              bool described)
 {
     check_range(pool, index, 1);
+    mpl_frames_own(pool, block);
     if (described)
         set_bits(block, pool->layout.described, index / MPL_WORD_PAGES, bit_of(index));
     else
@@ -308,50 +309,13 @@ bool mpl_frames_are_data(const struct memplug *pool, const struct mpl_block *blo
     return true;
 }
 
-uint64_t mpl_frames_first_used(const struct memplug *pool, const struct mpl_block *block,
-                               uint64_t index, uint64_t end)
-{
-    for (uint64_t word = index / MPL_WORD_PAGES; word * MPL_WORD_PAGES < end; word++) {
-        uint64_t used = mask_of(word, index, end) & ~free_in(pool, block, word);
-
-        if (used != 0)
-            return word * MPL_WORD_PAGES + MPL_CTZ64(used);
-    }
-    return end;
-}
-
-bool mpl_frames_next_head(const struct memplug *pool, const struct mpl_block *block,
-                          uint64_t *index)
-{
-    uint64_t from = *index;
-
-    if (pool->layout.lent == 0 && from < block->nr_memmap_pages)
-        from = block->nr_memmap_pages;
-
-    for (uint64_t word = from / MPL_WORD_PAGES; word < pool->layout.nr_words; word++) {
-        uint64_t heads;
-
-        if (word % words_per_pageblock(pool) == 0 && all_free_near(pool, block, word)) {
-            word += words_per_pageblock(pool) - 1;
-            continue;
-        }
-        heads = load(block, pool->layout.head, word);
-
-        heads &= ~load(block, pool->layout.free, word) & mask_of(word, from, pool->layout.nr_pages);
-        heads &= ~mpl_poisoned_mask(block, word) & ~mpl_memmap_mask(pool, block, word);
-        if (heads != 0) {
-            *index = word * MPL_WORD_PAGES + MPL_CTZ64(heads);
-            return true;
-        }
-    }
-    return false;
-}
-
 uint64_t mpl_frames_nr_used(const struct memplug *pool, const struct mpl_block *block,
                             uint64_t index, uint64_t nr_pages)
 {
     uint64_t nr_used = 0, end = index + nr_pages;
 
+    if (mpl_frames_untouched(pool, block) && index >= block->nr_memmap_pages)
+        return 0;
     for (uint64_t word = index / MPL_WORD_PAGES; word * MPL_WORD_PAGES < end; word++) {
         if (word % words_per_pageblock(pool) == 0 && all_free_near(pool, block, word)) {
             word += words_per_pageblock(pool) - 1;
@@ -367,6 +331,8 @@ uint64_t mpl_frames_nr_free(const struct memplug *pool, const struct mpl_block *
 {
     uint64_t nr_free = 0;
 
+    if (mpl_frames_untouched(pool, block))
+        return mpl_block_data_pages(pool, block);
     for (uint64_t pageblock = 0; pageblock < pool->layout.nr_pageblocks; pageblock++)
         nr_free += *counter_at(pool, block, pageblock);
     return nr_free;
@@ -432,6 +398,10 @@ void mpl_frames_put(struct memplug *pool, struct mpl_block *block, uint64_t inde
 
     check_range(pool, index, nr_pages);
     MPL_ASSERT(index >= block->nr_memmap_pages || pool->layout.lent != 0);
+    if (mpl_frames_put_first(pool, block, index, nr_pages))
+        word = end;
+    else
+        mpl_frames_own(pool, block);
     while (word * MPL_WORD_PAGES < end) {
         uint64_t first = word, border = end_of_pageblock(pool, word);
         unsigned nr = 0;
@@ -484,6 +454,7 @@ static void use(struct memplug *pool, struct mpl_block *block, uint64_t index, u
     uint64_t end = index + nr_pages, first = index / MPL_WORD_PAGES;
     uint64_t word = (end - 1) / MPL_WORD_PAGES + 1;
 
+    mpl_frames_own(pool, block);
     while (word > first) {
         uint64_t last = word, border = end_of_pageblock(pool, word - 1) - words_per_pageblock(pool);
         unsigned nr = 0;
@@ -551,6 +522,7 @@ void mpl_frames_keep(struct memplug *pool, struct mpl_block *block, uint64_t ind
 
     check_range(pool, index, nr_pages);
     mpl_frames_mark(block);
+    mpl_frames_own(pool, block);
     MPL_ASSERT(index >= block->nr_memmap_pages || pool->layout.lent != 0);
     while (word-- > index / MPL_WORD_PAGES) {
         uint64_t mask = mask_of(word, index, end);
@@ -570,9 +542,10 @@ bool mpl_frames_hold(struct memplug *pool, struct mpl_block *block, bool describ
 {
     uint64_t index, word, mask;
 
-    if (block->nr_free == 0)
+    if (mpl_block_nr_free(block) == 0)
         return false;
     MPL_ASSERT(mpl_frames_find(pool, block, 1, &index));
+    mpl_frames_own(pool, block);
     word = index / MPL_WORD_PAGES;
     mask = free_in(pool, block, word);
     store(block, pool->layout.head, word, load(block, pool->layout.head, word) | mask);

@@ -149,6 +149,8 @@ static unsigned hold_words(struct memplug *pool, struct mpl_zone *zone, bool mov
     mpl_spin_lock(pool, &zone->lock);
     while (nr_frames < MPL_WORD_PAGES / 2 && nr_held < nr &&
            (block = mpl_frames_next_block(pool, zone, 0)) != NULL) {
+        if (MPL_UNLIKELY(mpl_frames_prepare(pool, zone, block)))
+            continue; /* the lock was let go */
         MPL_ASSERT(mpl_frames_hold(pool, block, movable, &held[nr_held]));
         nr_ahead = fetch_ahead(pool, &held[nr_held], nr_ahead);
         nr_frames += MPL_POPCOUNT64(held[nr_held++].mask);

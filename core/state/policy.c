@@ -50,13 +50,15 @@ static enum memplug_zone contiguous_zone(const struct memplug *pool, const struc
 enum memplug_zone mpl_policy_zone(const struct memplug *pool, const struct mpl_block *block,
                                   enum memplug_online_type type)
 {
-    struct memplug_policy policy = mpl_policy_read(pool);
-    enum memplug_zone kernel = mpl_policy_kernel_zone(pool, block);
+    struct memplug_policy policy;
+    enum memplug_zone kernel;
 
     if (type == MEMPLUG_ONLINE_MOVABLE)
         return MEMPLUG_ZONE_MOVABLE;
+    kernel = mpl_policy_kernel_zone(pool, block);
     if (type == MEMPLUG_ONLINE_KERNEL)
         return kernel;
+    policy = mpl_policy_read(pool);
     if (policy.online == MEMPLUG_POLICY_CONTIG_ZONES)
         return contiguous_zone(pool, block, kernel, policy.movable_node);
     return mpl_ratio_allows_movable(pool, block, &policy) ? MEMPLUG_ZONE_MOVABLE : kernel;

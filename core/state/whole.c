@@ -44,7 +44,7 @@ static void count(struct memplug *pool, struct mpl_block *block, uint64_t index,
     MPL_ASSERT(*counter == (is_free ? 0 : all));
     MPL_PUT(*counter, (uint16_t)(is_free ? all : 0));
     zone->nr_free = is_free ? zone->nr_free + all : zone->nr_free - all;
-    if (mpl_isolated(pool, block, index))
+    if (mpl_span_isolated(pool, block, index))
         return; /* not in the summaries */
     block->nr_free = is_free ? block->nr_free + all : block->nr_free - all;
     block->nr_whole = is_free ? block->nr_whole + 1 : block->nr_whole - 1;
@@ -55,14 +55,17 @@ static void count(struct memplug *pool, struct mpl_block *block, uint64_t index,
         mpl_zone_note_free(pool, block);
 }
 
-bool mpl_whole_take(struct memplug *pool, const struct mpl_zone *zone,
+bool mpl_whole_take(struct memplug *pool, struct mpl_zone *zone,
                     const struct memplug_alloc *request, enum mpl_page_state as,
                     memplug_pfn_t *pfn)
 {
-    struct mpl_block *block = mpl_frames_next_whole(pool, zone, 0);
     uint64_t index, free = WORD_FULL, head = 0;
+    struct mpl_block *block;
     struct words words;
 
+    do
+        block = mpl_frames_next_whole(pool, zone, 0);
+    while (block != NULL && mpl_frames_prepare(pool, zone, block));
     if (block == NULL)
         return false;
     MPL_ASSERT(mpl_frames_find(pool, block, mpl_pageblock_pages(&pool->geometry), &index));

@@ -6,7 +6,7 @@
 #include "state.h"
 
 /* The zone's first pageblock that is free as a whole. */
-bool mpl_whole_take(struct memplug *pool, const struct mpl_zone *zone,
+bool mpl_whole_take(struct memplug *pool, struct mpl_zone *zone,
                     const struct memplug_alloc *request, enum mpl_page_state as,
                     memplug_pfn_t *pfn);
 /* Surely an allocation of exactly this pageblock? Look more closely if not. */

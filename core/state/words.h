@@ -9,8 +9,10 @@
 
 static inline uint64_t *words_at(const struct mpl_block *block, uint64_t offset)
 {
-    MPL_ASSERT(block->bitmaps != NULL);
-    return (uint64_t *)(void *)(block->bitmaps + offset);
+    char *bitmaps = mpl_bitmaps(block);
+
+    MPL_ASSERT(bitmaps != NULL);
+    return (uint64_t *)(void *)(bitmaps + offset);
 }
 
 static inline uint64_t load(const struct mpl_block *block, uint64_t offset, uint64_t word)
@@ -144,7 +146,7 @@ static inline uint64_t words_per_pageblock(const struct memplug *pool)
 static inline uint16_t *counter_at(const struct memplug *pool, const struct mpl_block *block,
                                    uint64_t pageblock)
 {
-    return (uint16_t *)(void *)(block->bitmaps + pool->layout.nr_free) + pageblock;
+    return (uint16_t *)(void *)(mpl_bitmaps(block) + pool->layout.nr_free) + pageblock;
 }
 
 /* No frame of the word's pageblock is used: there is nothing to look at in it. */

@@ -113,11 +113,11 @@ void mpl_zone_note_free(struct memplug *pool, struct mpl_block *block)
     uint64_t id = mpl_block_id(pool, block);
     uint64_t bit = (uint64_t)1 << (id % 64);
 
-    if (block->nr_free != 0)
+    if (block->nr_free != 0 && !block->isolated)
         zone->has_free[id / 64] |= bit;
     else
         zone->has_free[id / 64] &= ~bit;
-    if (block->nr_whole != 0)
+    if (block->nr_whole != 0 && !block->isolated)
         zone->has_whole[id / 64] |= bit;
     else
         zone->has_whole[id / 64] &= ~bit;

@@ -181,7 +181,10 @@ static int check_block(const struct memplug *pool, const struct mpl_block *block
          "the block is outside of its unit"},
         {block->memmap != MEMPLUG_MEMMAP_RANGE && block->unit_nr_blocks != 1,
          "a unit of several blocks has no memmap of the range"},
-        {!block->bitmaps, "the block has no bitmaps"},
+        {!block->own_bitmaps, "the block has no bitmaps"},
+        {online && block->bitmaps != block->own_bitmaps && !several &&
+             !mpl_is_pattern(pool, block->bitmaps),
+         "the bitmaps that are believed are not the block's"},
         {block->serial == 0 || block->serial > pool->serial, "the block's serial cannot be"},
         {mpl_check_nr_poisoned(pool, block) != block->nr_poisoned,
          "nr_poisoned of the block is not what the bits say"},
@@ -243,7 +246,7 @@ static int check_member(const struct memplug *pool, const struct mpl_block *bloc
         {unit->node != block->node, "the unit is on several nodes"},
         {unit->group != block->group, "the unit is in several groups"},
         {unit->bitmaps_from_host != block->bitmaps_from_host ||
-             (uintptr_t)block->bitmaps != (uintptr_t)unit->bitmaps + i * pool->layout.bytes,
+             (uintptr_t)block->own_bitmaps != (uintptr_t)unit->own_bitmaps + i * pool->layout.bytes,
          "the bitmaps of a unit are not in one piece"},
         {block->nr_memmap_pages != memmap_pages(pool, unit, i),
          "the frames at the block's head are not the unit's memmap"},
@@ -277,7 +280,7 @@ static int check_altmap(const struct memplug *pool, const struct mpl_block *unit
         {!unit->bitmaps_from_host && pool->layout.lent != 0,
          "the bitmaps lie in struct pages that lent frames need"},
         {!unit->bitmaps_from_host &&
-             unit->bitmaps != (const char *)mpl_page_at(pool, mpl_pfn(start)),
+             unit->own_bitmaps != (const char *)mpl_page_at(pool, mpl_pfn(start)),
          "the bitmaps are not in the memmap"},
         {!unit->bitmaps_from_host && pool->layout.bytes * unit->unit_nr_blocks >
                                          mpl_memmap_bytes(geometry, altmap->alloc),
@@ -459,6 +462,14 @@ static int check_zones(struct memplug *pool, struct memplug_reason *reason)
     return error;
 }
 
+static int check_patterns(const struct memplug *pool, struct memplug_reason *reason)
+{
+    struct mpl_where where = {"pool", -1, -1, MPL_NO_PFN};
+    const struct mpl_rule rule = {!mpl_pattern_intact(pool), "a pattern of bitmaps has changed"};
+
+    return mpl_check_rules(reason, &where, &rule, 1);
+}
+
 static int check_all(struct memplug *pool, struct memplug_reason *reason)
 {
     int error = check_callees(pool, reason);
@@ -475,6 +486,8 @@ static int check_all(struct memplug *pool, struct memplug_reason *reason)
         error = check_host_bytes(pool, reason);
     if (error == 0)
         error = mpl_check_slots(pool, reason);
+    if (error == 0)
+        error = check_patterns(pool, reason);
     return error != 0 ? error : check_zones(pool, reason);
 }
 

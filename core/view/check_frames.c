@@ -222,7 +222,7 @@ static int check_words(const struct memplug *pool, const struct mpl_block *block
 static uint16_t nr_isolations(const struct memplug *pool, const struct mpl_block *block,
                               uint64_t pageblock)
 {
-    const char *counters = block->bitmaps + pool->layout.nr_isolations;
+    const char *counters = mpl_bitmaps(block) + pool->layout.nr_isolations;
 
     return ((const uint16_t *)(const void *)counters)[pageblock];
 }

@@ -299,7 +299,7 @@ static uint64_t memmap_run(const struct memplug *pool, const struct mpl_block *b
 static void dump_lent(const struct memplug *pool, const struct mpl_block *block,
                       struct mpl_text *text)
 {
-    const char *bits = block->bitmaps + pool->layout.lent;
+    const char *bits = mpl_bitmaps(block) + pool->layout.lent;
 
     if (mpl_lent_count(pool, block) == 0)
         return;
@@ -365,7 +365,7 @@ static void dump_poisoned(const struct memplug *pool, const struct mpl_block *bl
 static void dump_isolated(const struct memplug *pool, const struct mpl_block *block,
                           struct mpl_text *text)
 {
-    const char *bits = block->bitmaps + pool->layout.isolated;
+    const char *bits = mpl_bitmaps(block) + pool->layout.isolated;
 
     if (block->nr_isolated == 0)
         return;
@@ -420,7 +420,7 @@ static void dump_block(const struct memplug *pool, uint64_t id, struct mpl_text 
     mpl_text_field(text, "managed", info.nr_managed_pages);
     mpl_text_field(text, "free", info.nr_free_pages);
     mpl_text_field(text, "isolated", info.nr_isolated_pageblocks);
-    mpl_text_string(text, !block->bitmaps ? " bitmaps none"
+    mpl_text_string(text, !block->own_bitmaps ? " bitmaps none"
                           : block->bitmaps_from_host ? " bitmaps host" : " bitmaps memmap");
     if (block->shares[MPL_END_HEAD])
         mpl_text_string(text, " shares_head");

@@ -12,7 +12,7 @@
 
 static inline uint64_t mpl_look_word(const struct mpl_block *block, uint64_t bitmap, uint64_t word)
 {
-    const uint64_t *words = (const uint64_t *)(const void *)(block->bitmaps + bitmap);
+    const uint64_t *words = (const uint64_t *)(const void *)(mpl_bitmaps(block) + bitmap);
 
     return __atomic_load_n(&words[word], __ATOMIC_ACQUIRE);
 }
@@ -25,7 +25,7 @@ static inline bool mpl_look_bit(const struct mpl_block *block, uint64_t bitmap, 
 static inline uint16_t mpl_look_nr_free(const struct memplug *pool, const struct mpl_block *block,
                                         uint64_t pageblock)
 {
-    const char *counters = block->bitmaps + pool->layout.nr_free;
+    const char *counters = mpl_bitmaps(block) + pool->layout.nr_free;
 
     return __atomic_load_n(&((const uint16_t *)(const void *)counters)[pageblock],
                            __ATOMIC_RELAXED);

@@ -67,8 +67,8 @@ static bool info_counters(const struct memplug *pool, const struct mpl_block *bl
     same = zone_kind(block) == info->zone;
     if (same) {
         info->nr_managed_pages = block->nr_managed;
-        info->nr_free_pages = block->nr_free;
-        info->nr_isolated_pageblocks = block->nr_isolated;
+        info->nr_free_pages = mpl_block_nr_free(block);
+        info->nr_isolated_pageblocks = mpl_block_nr_isolated(pool, block);
     }
     mpl_spin_unlock(&zone->lock);
     return same;

@@ -356,7 +356,7 @@ static void look_for_room(const struct survey *survey, const struct mpl_block *b
     while (nr_search < survey->largest)
         nr_search *= 2; /* as the search for a target does */
     if (zone && (room->kinds[zone->node] >> zone->kind & 1) != 0) {
-        room->nr_free += block->nr_free;
+        room->nr_free += mpl_block_nr_free(block);
         if (nr_search > mpl_pageblock_pages(&pool->geometry))
             look_for_pageblocks(survey, block, room);
         else if (!room->has_place)

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define JUNK_BYTE 0x39  /* what that memory holds at first */
 #define GUARD_BYTE 0xc3 /* from the end of memory_get()'s memory to the end of its page */
 
 char *fake_boot_page(const struct fake_machine *machine, uint64_t frame)
@@ -104,7 +105,7 @@ int fake_memory_get(void *host, uint64_t size_bytes, void **memory)
     if (error)
         return error;
     new.memory = fake_boot_page(machine, new.frame);
-    memset(new.memory, 0, size_bytes);
+    memset(new.memory, JUNK_BYTE, size_bytes);
     memset((char *)new.memory + size_bytes, GUARD_BYTE,
            new.nr_pages * machine->page_bytes - size_bytes);
     while (at < machine->nr_memories && memories[at].frame < new.frame)

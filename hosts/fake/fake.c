@@ -152,6 +152,7 @@ static void fake_relax(void *host, unsigned nr_spins)
 static const struct memplug_host_ops fake_ops = {
     .lock = fake_lock,
     .attach = fake_attach,
+    .attach_row = fake_attach_row,
     .memmap_alias = fake_memmap_alias,
     .memmap_provide = fake_memmap_provide,
     .memmap_restore = fake_memmap_restore,

@@ -31,6 +31,8 @@ struct point {
 
 struct fault {
     struct memplug_host host;
+    struct memplug_host_ops ops; /* those that the inner host has */
+    bool refuses_rows;
     const struct memplug_host *inner;
 
     _Atomic uint64_t strike_at; /* 0: never */
@@ -99,6 +101,14 @@ static int fault_lock(void *host, const struct memplug_limit *limit)
     int error = meet(fault, FAULT_LOCK, NULL);
 
     return error ? error : fault->inner->ops->lock(fault->inner->context, limit);
+}
+
+static int fault_attach_row(void *host, const struct memplug_extent *first, uint64_t nr)
+{
+    struct fault *fault = host;
+    int error = fault->refuses_rows ? -EOPNOTSUPP : meet(fault, FAULT_ATTACH, NULL);
+
+    return error ? error : fault->inner->ops->attach_row(fault->inner->context, first, nr);
 }
 
 static int fault_attach(void *host, const struct memplug_extent *extent)
@@ -225,6 +235,7 @@ static void fault_relax(void *host, unsigned nr_spins)
 static const struct memplug_host_ops fault_ops = {
     .lock = fault_lock,
     .attach = fault_attach,
+    .attach_row = fault_attach_row,
     .memmap_alias = fault_alias,
     .memmap_provide = fault_provide,
     .memmap_restore = fault_restore,
@@ -241,6 +252,11 @@ static const struct memplug_host_ops fault_ops = {
     .relax = fault_relax,
 };
 
+void fault_refuse_rows(struct fault *fault)
+{
+    fault->refuses_rows = true;
+}
+
 void fault_clock_skip(struct fault *fault, uint64_t ns)
 {
     atomic_fetch_add(&fault->clock_skip, ns);
@@ -254,7 +270,10 @@ int fault_open(const struct memplug_host *inner, struct fault **opened)
         return -ENOMEM;
     fault->inner = inner;
     fault->host = *inner;
-    fault->host.ops = &fault_ops;
+    fault->ops = fault_ops;
+    if (!inner->ops->attach_row)
+        fault->ops.attach_row = NULL;
+    fault->host.ops = &fault->ops;
     fault->host.context = fault;
     fault_select(fault, 0);
     fault_arm(fault, 0, false, 0);

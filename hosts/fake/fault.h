@@ -62,6 +62,9 @@ void fault_point_name(const struct fault *fault, uint64_t k, char *text, size_t 
 void fault_report(const struct fault *fault, const char *title, memplug_write_t *write,
                   void *context);
 
+/* Its attach_row() does not do it for any backing, so that attach() is called for each. */
+void fault_refuse_rows(struct fault *fault);
+
 /* Let the wrapped host's clock jump ahead. */
 void fault_clock_skip(struct fault *fault, uint64_t ns);
 

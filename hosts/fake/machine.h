@@ -101,6 +101,7 @@ void fake_extent_poison(struct fake_machine *machine, const struct fake_extent *
 
 /* windows.c: the host operations, and for the checker what should be where. */
 int fake_attach(void *host, const struct memplug_extent *extent);
+int fake_attach_row(void *host, const struct memplug_extent *first, uint64_t nr);
 void fake_detach(void *host, const struct memplug_extent *extent);
 int fake_memmap_alias(void *host, uint64_t offset, uint64_t address, uint64_t size_bytes,
                       uint64_t unit_bytes);

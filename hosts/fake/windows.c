@@ -209,6 +209,24 @@ void fake_detach(void *host, const struct memplug_extent *extent)
     memmove(extents + at, extents + at + 1, (machine->nr_extents - at) * sizeof(*extents));
 }
 
+int fake_attach_row(void *host, const struct memplug_extent *first, uint64_t nr)
+{
+    struct memplug_extent extent = *first;
+    int error = 0;
+
+    for (uint64_t i = 0; i < nr && error == 0; i++) {
+        error = fake_attach(host, &extent);
+        while (error != 0 && i-- > 0) {
+            extent.address -= first->size_bytes;
+            extent.offset_bytes -= first->size_bytes;
+            fake_detach(host, &extent);
+        }
+        extent.address += first->size_bytes;
+        extent.offset_bytes += first->size_bytes;
+    }
+    return error;
+}
+
 /* --- the memmap window ------------------------------------------------------------------------ */
 
 uint64_t fake_mapping_array(const struct fake_machine *machine,

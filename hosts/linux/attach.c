@@ -363,38 +363,43 @@ static void publish(struct memplug_linux *host, const struct memplug_extent *ext
     }
 }
 
-int mpl_backing_attach(struct memplug_linux *host, const struct memplug_extent *extent)
+int mpl_backing_attach(struct memplug_linux *host, const struct memplug_extent *first, uint64_t nr)
 {
-    struct mpl_backing *backing = mpl_backing_check(host, extent->backing);
+    struct mpl_backing *backing = mpl_backing_check(host, first->backing);
+    struct memplug_extent all = *first;
     int result;
 
     host->why = NULL;
-    if (!backing || extent->address % host->block_bytes != 0 ||
-        extent->size_bytes % host->block_bytes != 0) {
+    all.size_bytes *= nr;
+    if (!backing || first->address % host->block_bytes != 0 ||
+        first->size_bytes % host->block_bytes != 0) {
         return -EINVAL;
     }
-    if (extent->address > host->direct.size_bytes ||
-        extent->size_bytes > host->direct.size_bytes - extent->address) {
+    if (first->address > host->direct.size_bytes ||
+        all.size_bytes > host->direct.size_bytes - first->address) {
         return refuse(host, -E2BIG, "beyond the window");
     }
-    result = mpl_backing_hold(host, backing);
+    if (nr > 1 && backing->kind != MEMPLUG_BACKING_MEMFD) {
+        return -EOPNOTSUPP; /* huge pages and holes of files are filled, which takes its time */
+    }
+    result = mpl_backing_hold(host, backing, nr);
     if (result != 0) {
         return result;
     }
-    result = check_extent(host, backing, extent);
+    result = check_extent(host, backing, &all);
     if (result == 0) {
-        result = backing->kind == MEMPLUG_BACKING_HUGETLB ? map_blocks(host, extent)
-                                                          : map_whole(host, extent);
+        result = backing->kind == MEMPLUG_BACKING_HUGETLB ? map_blocks(host, first)
+                                                          : map_whole(host, &all);
     }
     if (result != 0) {
-        mpl_backing_drop(host, backing);
+        mpl_backing_drop(host, backing, nr);
         return result;
     }
-    backing->low = smaller(backing->low, extent->offset_bytes);
-    if (backing->high < extent->offset_bytes + extent->size_bytes) {
-        backing->high = extent->offset_bytes + extent->size_bytes;
+    backing->low = smaller(backing->low, all.offset_bytes);
+    if (backing->high < all.offset_bytes + all.size_bytes) {
+        backing->high = all.offset_bytes + all.size_bytes;
     }
-    publish(host, extent, MPL_BLOCK_ATTACHED);
+    publish(host, &all, MPL_BLOCK_ATTACHED);
     return 0;
 }
 
@@ -410,5 +415,5 @@ void mpl_backing_detach(struct memplug_linux *host, const struct memplug_extent 
         unmap_whole(host, extent);
     }
     publish(host, extent, 0);
-    mpl_backing_drop(host, backing);
+    mpl_backing_drop(host, backing, 1);
 }

@@ -45,24 +45,24 @@ struct mpl_backing *mpl_backing_check(struct memplug_linux *host, const void *ba
     return found->in_use ? found : NULL;
 }
 
-/* Counts an extent that is about to be attached: the backing stays until the drop. */
-int mpl_backing_hold(struct memplug_linux *host, struct mpl_backing *backing)
+/* Counts extents that are about to be attached: the backing stays until the drop. */
+int mpl_backing_hold(struct memplug_linux *host, struct mpl_backing *backing, uint64_t nr)
 {
     int result = -ENODEV;
 
     mpl_lock_enter(&host->tables);
     if (backing->in_use && !backing->closed) {
-        backing->nr_attached++;
+        backing->nr_attached += nr;
         result = 0;
     }
     mpl_lock_leave(&host->tables);
     return result;
 }
 
-void mpl_backing_drop(struct memplug_linux *host, struct mpl_backing *backing)
+void mpl_backing_drop(struct memplug_linux *host, struct mpl_backing *backing, uint64_t nr)
 {
     mpl_lock_enter(&host->tables);
-    backing->nr_attached--;
+    backing->nr_attached -= nr;
     if (backing->nr_attached == 0) {
         backing->low = UINT64_MAX;
         backing->high = 0;

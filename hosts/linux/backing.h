@@ -98,15 +98,15 @@ struct mpl_linux_block {
 /* Null: not a backing of this host, or ended. */
 struct mpl_backing *mpl_backing_check(struct memplug_linux *host, const void *backing);
 
-/* One extent more, -ENODEV if it was closed; and one less, which ends a closed one at 0. */
-int mpl_backing_hold(struct memplug_linux *host, struct mpl_backing *backing);
-void mpl_backing_drop(struct memplug_linux *host, struct mpl_backing *backing);
+/* So many extents more, -ENODEV if it was closed; and less, which ends a closed one at 0. */
+int mpl_backing_hold(struct memplug_linux *host, struct mpl_backing *backing, uint64_t nr);
+void mpl_backing_drop(struct memplug_linux *host, struct mpl_backing *backing, uint64_t nr);
 
 /* For memfd_create. */
 unsigned mpl_backing_huge_flags(const struct memplug_linux *host);
 
-/* Operations of the host, as host.h describes them. */
-int mpl_backing_attach(struct memplug_linux *host, const struct memplug_extent *extent);
+/* Operations of the host, as host.h describes them: attach_row, which is attach too, and detach. */
+int mpl_backing_attach(struct memplug_linux *host, const struct memplug_extent *first, uint64_t nr);
 void mpl_backing_detach(struct memplug_linux *host, const struct memplug_extent *extent);
 
 #endif

@@ -54,7 +54,12 @@ static void op_unlock(void *context)
 
 static int op_attach(void *context, const struct memplug_extent *extent)
 {
-    return mpl_backing_attach(context, extent);
+    return mpl_backing_attach(context, extent, 1);
+}
+
+static int op_attach_row(void *context, const struct memplug_extent *first, uint64_t nr)
+{
+    return mpl_backing_attach(context, first, nr);
 }
 
 static void op_detach(void *context, const struct memplug_extent *extent)
@@ -201,6 +206,7 @@ static const char *op_why(void *context)
 static const struct memplug_host_ops ops = {
     .lock = op_lock,
     .attach = op_attach,
+    .attach_row = op_attach_row,
     .memmap_alias = op_memmap_alias,
     .memmap_provide = op_memmap_provide,
     .memory_get = op_memory_get,
@@ -388,8 +394,9 @@ int memplug_linux_open(const struct memplug_linux_config *config, struct memplug
                        struct memplug_reason *reason)
 {
     static const struct memplug_linux_config defaults;
-    uint64_t own_bytes = sizeof(struct memplug_linux) +
-                         MPL_NR_BLOCKS_MAX * sizeof(struct mpl_linux_block);
+    uint64_t chunk_at = (sizeof(struct memplug_linux) +
+                         MPL_NR_BLOCKS_MAX * sizeof(struct mpl_linux_block) + 63) & ~63ull;
+    uint64_t own_bytes = chunk_at + MPL_CHUNK_BYTES;
     struct memplug_linux *host = mpl_sys_mmap(NULL, own_bytes, PROT_READ | PROT_WRITE,
                                               MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     int result;
@@ -401,6 +408,7 @@ int memplug_linux_open(const struct memplug_linux_config *config, struct memplug
     config = config ? config : &defaults;
     host->own_bytes = own_bytes;
     host->blocks = (struct mpl_linux_block *)(host + 1);
+    mpl_memory_begin(host, (char *)host + chunk_at);
     host->ops = ops;
     if (!mpl_sys_membarrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED)) {
         host->ops.fence = NULL; /* a kernel, or a filter of system calls, without it */

@@ -21,6 +21,7 @@
 #endif
 
 #define MPL_NR_METADATA 16u
+#define MPL_CHUNK_BYTES (256u << 10)
 #define MPL_NR_BLOCKS_MAX 4096u
 
 struct mpl_chunk;
@@ -46,6 +47,7 @@ struct memplug_linux {
     struct mpl_backing backings[MPL_NR_BACKINGS];
     struct mpl_metadata metadata[MPL_NR_METADATA];
     struct mpl_chunk *chunks;     /* memory.c; under the control lock */
+    struct mpl_chunk *first_chunk; /* the host's own, which stays */
     _Atomic uint64_t mapped_bytes; /* from the machine, for own use: see memplug_linux_stat() */
 
     _Atomic(struct mpl_space *) space; /* space.c: null until the first movable mapping */
@@ -60,7 +62,8 @@ void mpl_own_unmap(struct memplug_linux *host, void *memory, uint64_t size_bytes
 int mpl_memory_get(struct memplug_linux *host, uint64_t size_bytes, void **memory);
 void mpl_memory_put(struct memplug_linux *host, void *memory, uint64_t size_bytes);
 
-/* At close: what was not put back. */
+/* At open: zeroed memory of MPL_CHUNK_BYTES to begin with. At close: what was not put back. */
+void mpl_memory_begin(struct memplug_linux *host, void *memory);
 void mpl_memory_end(struct memplug_linux *host);
 
 /* For a failed call's caller; reason may be null. Returns error. */

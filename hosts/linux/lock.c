@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <linux/futex.h>
+#include <pthread.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -20,9 +21,11 @@ uint64_t mpl_now_ns(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-static int32_t my_tid(void)
+/* Which thread this is. Not gettid(2), which would be the only system call of a free lock; and no
+ * thread-local variable, which may come by way of malloc. */
+static uintptr_t myself(void)
 {
-    return (int32_t)syscall(SYS_gettid);
+    return (uintptr_t)pthread_self();
 }
 
 static bool try_take(struct mpl_lock *lock, uint32_t as)
@@ -72,11 +75,11 @@ static int wait_and_take(struct mpl_lock *lock, const struct memplug_limit *limi
 
 int mpl_lock_take(struct mpl_lock *lock, const struct memplug_limit *limit)
 {
-    int32_t me = my_tid();
+    uintptr_t me = myself();
     int saved = errno;
     int result = 0;
 
-    if (atomic_load_explicit(&lock->owner_tid, memory_order_relaxed) == me) {
+    if (atomic_load_explicit(&lock->owner, memory_order_relaxed) == me) {
         return -EDEADLK;
     }
     if (stopped(limit)) {
@@ -86,7 +89,7 @@ int mpl_lock_take(struct mpl_lock *lock, const struct memplug_limit *limit)
         result = wait_and_take(lock, limit);
     }
     if (result == 0) {
-        atomic_store_explicit(&lock->owner_tid, me, memory_order_relaxed);
+        atomic_store_explicit(&lock->owner, me, memory_order_relaxed);
     }
     errno = saved;
     return result;
@@ -108,7 +111,7 @@ void mpl_lock_leave(struct mpl_lock *lock)
 {
     int saved = errno;
 
-    atomic_store_explicit(&lock->owner_tid, 0, memory_order_relaxed);
+    atomic_store_explicit(&lock->owner, 0, memory_order_relaxed);
     if (atomic_exchange_explicit(&lock->word, 0, memory_order_release) == 2) {
         syscall(SYS_futex, &lock->word, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
     }

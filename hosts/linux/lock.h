@@ -12,7 +12,7 @@
 
 struct mpl_lock {              /* all zero: free */
     _Atomic uint32_t word;     /* 0 free, 1 held, 2 held and somebody may be waiting */
-    _Atomic int32_t owner_tid; /* 0: nobody */
+    _Atomic uintptr_t owner; /* 0: nobody */
 };
 
 /* Wait until the limit ends: -ETIMEDOUT, -EINTR (stop flag); -EDEADLK: this thread holds it. */

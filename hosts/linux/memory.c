@@ -2,6 +2,7 @@
 /*
  * Memory for the core and the host itself, straight from mmap. What is small is carved out of
  * chunks: a block's bitmaps (12.4 KiB) would cost four pages and a system call each otherwise.
+ * The first chunk comes and goes with the host, so that the first blocks in cost no system call.
  * All under the control lock, except mpl_own_map() and mpl_own_unmap().
  */
 #define _GNU_SOURCE
@@ -9,9 +10,8 @@
 #include "sys.h"
 
 #include <errno.h>
-#include <string.h>
 
-#define CHUNK_BYTES (256u << 10)
+#define CHUNK_BYTES MPL_CHUNK_BYTES
 #define UNIT_BYTES 64u
 #define NR_UNITS (CHUNK_BYTES / UNIT_BYTES)
 /* Larger pieces are mapped by themselves: a chunk holds at least four. */
@@ -20,7 +20,6 @@
 struct mpl_chunk {
     struct mpl_chunk *next;
     uint32_t nr_used;            /* units, this header's included */
-    uint32_t untouched;          /* units from here on have never been handed out: still zero */
     uint64_t used[NR_UNITS / 64];
 };
 
@@ -97,6 +96,16 @@ static uint32_t find_run(const struct mpl_chunk *chunk, uint32_t nr)
     return NR_UNITS;
 }
 
+static struct mpl_chunk *add_chunk(struct memplug_linux *host, void *zeroed)
+{
+    struct mpl_chunk *chunk = zeroed;
+
+    mark(chunk, 0, HEADER_UNITS, true);
+    chunk->next = host->chunks;
+    host->chunks = chunk;
+    return chunk;
+}
+
 static int new_chunk(struct memplug_linux *host, struct mpl_chunk **chunk)
 {
     void *memory;
@@ -105,28 +114,13 @@ static int new_chunk(struct memplug_linux *host, struct mpl_chunk **chunk)
     if (result != 0) {
         return result;
     }
-    *chunk = memory;
-    mark(*chunk, 0, HEADER_UNITS, true);
-    (*chunk)->untouched = HEADER_UNITS;
-    (*chunk)->next = host->chunks;
-    host->chunks = *chunk;
+    *chunk = add_chunk(host, memory);
     return 0;
 }
 
-static void *carve(struct mpl_chunk *chunk, uint32_t first, uint32_t nr)
+void mpl_memory_begin(struct memplug_linux *host, void *memory)
 {
-    char *start = (char *)chunk + (uint64_t)first * UNIT_BYTES;
-
-    if (first < chunk->untouched) {
-        uint32_t dirty = chunk->untouched - first < nr ? chunk->untouched - first : nr;
-
-        memset(start, 0, (uint64_t)dirty * UNIT_BYTES);
-    }
-    if (first + nr > chunk->untouched) {
-        chunk->untouched = first + nr;
-    }
-    mark(chunk, first, nr, true);
-    return start;
+    host->first_chunk = add_chunk(host, memory);
 }
 
 int mpl_memory_get(struct memplug_linux *host, uint64_t size_bytes, void **memory)
@@ -152,7 +146,8 @@ int mpl_memory_get(struct memplug_linux *host, uint64_t size_bytes, void **memor
         }
         first = HEADER_UNITS;
     }
-    *memory = carve(chunk, first, nr);
+    mark(chunk, first, nr, true);
+    *memory = (char *)chunk + (uint64_t)first * UNIT_BYTES;
     return 0;
 }
 
@@ -173,7 +168,7 @@ void mpl_memory_put(struct memplug_linux *host, void *memory, uint64_t size_byte
         return;
     }
     mark(chunk, (uint32_t)(((uintptr_t)memory - (uintptr_t)chunk) / UNIT_BYTES), nr, false);
-    if (chunk->nr_used == HEADER_UNITS) {
+    if (chunk->nr_used == HEADER_UNITS && chunk != host->first_chunk) {
         *link = chunk->next;
         mpl_own_unmap(host, chunk, CHUNK_BYTES);
     }
@@ -185,6 +180,8 @@ void mpl_memory_end(struct memplug_linux *host)
         struct mpl_chunk *chunk = host->chunks;
 
         host->chunks = chunk->next;
-        mpl_own_unmap(host, chunk, CHUNK_BYTES);
+        if (chunk != host->first_chunk) {
+            mpl_own_unmap(host, chunk, CHUNK_BYTES);
+        }
     }
 }

@@ -97,11 +97,16 @@ static void unlock(void *start, uint64_t size_bytes)
     syscall(SYS_munlock, start, size_bytes);
 }
 
-/* All of a window has these, also what is mapped into it: equal neighbours merge again. */
+/* All of a window has this: a child has the addresses to itself, and equal neighbours merge. */
+static bool keep_home(void *start, uint64_t size_bytes)
+{
+    return mpl_sys_madvise(start, size_bytes, MADV_DONTFORK) == 0;
+}
+
+/* What is mapped into it besides; what is only reserved has nothing to dump. */
 static bool advise(void *start, uint64_t size_bytes)
 {
-    return mpl_sys_madvise(start, size_bytes, MADV_DONTDUMP) == 0 &&
-           mpl_sys_madvise(start, size_bytes, MADV_DONTFORK) == 0;
+    return mpl_sys_madvise(start, size_bytes, MADV_DONTDUMP) == 0 && keep_home(start, size_bytes);
 }
 
 int mpl_window_open(struct mpl_window *window, struct mpl_spare *spare, uint64_t size_bytes,
@@ -121,7 +126,7 @@ int mpl_window_open(struct mpl_window *window, struct mpl_spare *spare, uint64_t
     window->base = start + skip;
     window->size_bytes = size_bytes;
     unlock(window->base, size_bytes);
-    if (!advise(window->base, size_bytes)) {
+    if (!keep_home(window->base, size_bytes)) {
         mpl_window_close(window);
         return -ENOMEM;
     }
@@ -152,7 +157,7 @@ static int map_once(const struct mpl_window *window, uint64_t offset, uint64_t s
         mapped = mpl_sys_mmap(start, size_bytes, PROT_NONE, RESERVED | MAP_FIXED_NOREPLACE, -1, 0);
         if (mapped == start) {
             unlock(start, size_bytes);
-            advise(start, size_bytes);
+            keep_home(start, size_bytes);
         }
         return error;
     }
@@ -221,6 +226,6 @@ void mpl_window_unmap(const struct mpl_window *window, uint64_t offset, uint64_t
         }
     }
     unlock(start, size_bytes);
-    advise(start, size_bytes);
+    keep_home(start, size_bytes);
     mpl_spare_fill(window->spare);
 }

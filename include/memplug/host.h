@@ -46,6 +46,11 @@ struct memplug_host_ops {
      * -ENODEV if it cannot be mapped, -ENOMEM. */
     int (*attach)(void *host, const struct memplug_extent *extent);
 
+    /* The same for nr extents that are as large as the first and follow each other, in the pool and
+     * in the backing: all of them or none. Each is detached by itself. -EOPNOTSUPP, or a null
+     * pointer here: attach is called for each, and limits are looked at in between. */
+    int (*attach_row)(void *host, const struct memplug_extent *first, uint64_t nr);
+
     /* Make size_bytes at memmap + offset the same memory as the bytes at address, which are
      * attached. Everything is a multiple of unit_bytes, which is the page or the large unit. */
     int (*memmap_alias)(void *host, uint64_t offset, uint64_t address, uint64_t size_bytes,
@@ -58,7 +63,8 @@ struct memplug_host_ops {
      * again, of any content. -ENOMEM. Null where memmap_lend is. */
     int (*memmap_restore)(void *host, uint64_t offset, uint64_t size_bytes);
 
-    /* Memory for the core, aligned to 64 bytes, zeroed. size_bytes need not be whole pages. */
+    /* Memory for the core, aligned to 64 bytes, of any content; size_bytes need not be whole
+     * pages. */
     int (*memory_get)(void *host, uint64_t size_bytes, void **memory);
 
     /* --- must not fail -------------------------------------------------------------------- */

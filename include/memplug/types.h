@@ -70,8 +70,9 @@ struct memplug_progress {
 
 /*
  * How long an operation may take. A null pointer, or a field that is zero, means the default.
- * Limits are looked at before each step and after each batch of pages that was moved. When one is
- * hit the operation is rolled back: -ETIMEDOUT for the deadline, -EINTR for the stop flag.
+ * Limits are looked at before each step and after each batch of pages that was moved; the default
+ * time only behind calls of the host and of whoever is called back. When one is hit the
+ * operation is rolled back: -ETIMEDOUT for the deadline, -EINTR for the stop flag.
  */
 struct memplug_limit {
     uint64_t timeout_ns; /* from the call on; default 30 s */

@@ -76,6 +76,11 @@ struct mini *mini_open(const struct mini_shape *shape)
             (uint8_t)(i % MEMPLUG_NR_ZONES);
     }
     atomic_store(&pool->nr_movers, 1);
+    /* Some blocks begin with a pattern, others with bitmaps of their own. */
+    mini->patterns = aligned_alloc(64, MPL_NR_PATTERNS * mpl_pattern_bytes(&pool->layout));
+    for (unsigned i = 0; i < MPL_NR_PATTERNS; i++)
+        mpl_pattern_make(pool, (uint64_t[MPL_NR_PATTERNS]){0, 3, 4}[i],
+                         mini->patterns + i * mpl_pattern_bytes(&pool->layout));
     return mini;
 }
 
@@ -84,10 +89,11 @@ void mini_close(struct mini *mini)
     struct memplug *pool = &mini->pool;
 
     for (unsigned i = 0; i < pool->nr_blocks_max; i++)
-        free(pool->blocks[i].bitmaps);
+        free(pool->blocks[i].own_bitmaps);
     free(pool->blocks);
     free(pool->nodes);
     free(pool->slots);
+    free(mini->patterns);
     munmap(mini->host.memmap, mini->memmap_bytes);
     free(mini);
 }
@@ -103,8 +109,8 @@ void mini_enter(struct mini *mini, uint64_t id, int node, enum memplug_zone kind
     block->unit_first = (uint32_t)id;
     block->unit_nr_blocks = 1;
     block->nr_memmap_pages = nr_memmap;
-    block->bitmaps = aligned_alloc(64, pool->layout.bytes);
-    memset(block->bitmaps, 0xa5, pool->layout.bytes);
+    block->own_bitmaps = aligned_alloc(64, pool->layout.bytes);
+    memset(block->own_bitmaps, 0xa5, pool->layout.bytes);
     mpl_block_set_state(block, MEMPLUG_BLOCK_ADDING);
     mpl_block_set_state(block, MEMPLUG_BLOCK_OFFLINE);
     mpl_block_set_state(block, MEMPLUG_BLOCK_GOING_ONLINE);
@@ -137,9 +143,9 @@ void mini_set_isolated(struct mini *mini, uint64_t id, bool isolated)
     struct mpl_zone *zone = mpl_zone_of(pool, block);
 
     mpl_spin_lock(pool, &zone->lock);
-    if (isolated && block->nr_isolated == 0)
+    if (isolated && !block->isolated)
         mpl_isolate_block(pool, block);
-    else if (!isolated && block->nr_isolated != 0)
+    else if (!isolated && block->isolated)
         mpl_unisolate_block(pool, block);
     mpl_spin_unlock(&zone->lock);
 }
@@ -181,7 +187,7 @@ static void check_words(struct memplug *pool, struct mpl_block *block)
             if (i < block->nr_memmap_pages)
                 assert_int_equal(frame, i == 0 ? MPL_FRAME_HEAD : MPL_FRAME_TAIL);
         }
-        any &= !mpl_isolated(pool, block, word * 64);
+        any &= !mpl_span_isolated(pool, block, word * 64);
         assert_int_equal(any, bit(block, pool->layout.summary, word));
     }
 }
@@ -207,13 +213,13 @@ static uint64_t check_block(struct memplug *pool, struct mpl_block *block)
             nr_free += mpl_frame_get(pool, block, at) == MPL_FRAME_FREE;
         assert_int_equal(nr_free, mpl_frames_free_near(pool, block, i));
         all += nr_free;
-        isolated += mpl_isolated(pool, block, i);
-        assert_int_equal(nr_isolations(pool, block, i) != 0, mpl_isolated(pool, block, i));
+        isolated += i + pageblock_pages > block->nr_memmap_pages && mpl_isolated(pool, block, i);
+        assert_int_equal(nr_isolations(pool, block, i) != 0, mpl_span_isolated(pool, block, i));
         if (!mpl_isolated(pool, block, i))
             open += nr_free;
     }
-    assert_int_equal(open, block->nr_free);
-    assert_int_equal(isolated, block->nr_isolated);
+    assert_int_equal(open, mpl_block_nr_free(block));
+    assert_int_equal(isolated, mpl_block_nr_isolated(pool, block));
     return all;
 }
 
@@ -235,9 +241,9 @@ void mini_check(struct mini *mini)
                 continue;
             }
             nr_free += check_block(pool, block);
-            nr_isolated += block->nr_isolated;
+            nr_isolated += mpl_block_nr_isolated(pool, block);
             nr_managed += block->nr_managed;
-            assert_int_equal(hint, block->nr_free != 0);
+            assert_int_equal(hint, mpl_block_nr_free(block) != 0);
         }
         assert_int_equal(nr_free, zone->nr_free);
         assert_int_equal(nr_isolated, zone->nr_isolated);

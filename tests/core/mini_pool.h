@@ -13,6 +13,7 @@ struct mini {
     struct memplug_host host;
     struct memplug_host_ops ops;
     size_t memmap_bytes;
+    char *patterns;
 };
 
 struct mini_shape {

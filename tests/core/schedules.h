@@ -25,6 +25,10 @@ struct schedules_case {
 /* Runs all of them; returns how many there were. */
 uint64_t schedules_run(const struct schedules_case *scenario);
 
+/* In begin(): nobody writes there in this scene, so that nothing is decided by when it is read. A
+ * store ends the test. */
+void schedules_still(const void *address);
+
 /* In a loop that waits: somebody else must go on. Fails the test if nobody can. */
 void schedules_wait(void);
 

@@ -13,6 +13,7 @@
 
 #include "../../core/core.h"
 #include "boot_world.h"
+#include "state/state.h"
 
 /* Blocks of 256 pages: 1 is in two zones, 2 has a hole, 3 to 6 are whole. */
 static const struct memplug_boot_memory memory[] = {
@@ -167,6 +168,7 @@ static struct mpl_block *at(uint64_t id)
 
 static uint64_t *word(uint64_t id, uint64_t bitmap, uint64_t index)
 {
+    mpl_frames_own(world.pool, at(id));
     return (uint64_t *)(void *)(at(id)->bitmaps + bitmap) + index / 64;
 }
 

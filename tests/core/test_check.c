@@ -157,13 +157,16 @@ static struct mpl_block *at(struct world *world, uint64_t block)
 
 static void flip(struct world *world, uint64_t block, uint64_t bitmap, uint64_t index)
 {
-    char *bits = at(world, block)->bitmaps + bitmap;
+    char *bits;
 
+    mpl_frames_own(world->pool, at(world, block));
+    bits = at(world, block)->bitmaps + bitmap;
     ((uint64_t *)(void *)bits)[index / 64] ^= (uint64_t)1 << (index % 64);
 }
 
 static uint16_t *counter(struct world *world, uint64_t block, uint64_t pageblock)
 {
+    mpl_frames_own(world->pool, at(world, block));
     return (uint16_t *)(void *)(at(world, block)->bitmaps + world->pool->layout.nr_free) +
            pageblock;
 }
@@ -258,7 +261,7 @@ static const char *damage_block(struct world *w, unsigned n)
     ROW("a unit of several blocks has no memmap of the range", at(w, 3)->unit_nr_blocks = 2)
     ROW("a unit of several blocks has no memmap of the range",
         at(w, 6)->memmap = MEMPLUG_MEMMAP_HOST)
-    ROW("the block has no bitmaps", at(w, 2)->bitmaps = NULL)
+    ROW("the block has no bitmaps", at(w, 2)->own_bitmaps = NULL)
     ROW("the block's serial cannot be", at(w, 2)->serial = 0)
     ROW("the block's serial cannot be", at(w, 2)->serial = w->pool->serial + 1)
     ROW(counts, at(w, 2)->nr_free = 1)
@@ -283,7 +286,7 @@ static const char *damage_unit(struct world *w, unsigned n)
     ROW("a block does not know its unit's size", at(w, 7)->unit_nr_blocks = 3)
     ROW("the unit is on several nodes", at(w, 8)->node = 1)
     ROW("the unit is in several groups", at(w, 7)->group = 2)
-    ROW(pieces, at(w, 6)->bitmaps += 64)
+    ROW(pieces, at(w, 6)->bitmaps = at(w, 6)->own_bitmaps += 64)
     ROW(pieces, at(w, 6)->bitmaps_from_host ^= true)
     ROW(no_memmap, at(w, 3)->nr_memmap_pages++)
     ROW(no_memmap, at(w, 6)->nr_memmap_pages = 1)
@@ -302,7 +305,7 @@ static const char *damage_unit(struct world *w, unsigned n)
     ROW("the altmap handed out more than it has", at(w, 3)->altmap.align = 1)
     ROW("the altmap did not hand out the whole memmap", at(w, 5)->altmap.alloc = 15)
     ROW("the altmap keeps more than the memmap", at(w, 3)->altmap.free = 5)
-    ROW("the bitmaps are not in the memmap", at(w, 3)->bitmaps += 64)
+    ROW("the bitmaps are not in the memmap", at(w, 3)->bitmaps = at(w, 3)->own_bitmaps += 64)
     ROW("the bitmaps reach into struct pages that are read", w->pool->layout.bytes = 300)
     return NULL;
 }

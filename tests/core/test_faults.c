@@ -294,8 +294,9 @@ static void test_faults_small_block(void **state)
 static void test_faults_small_auto(void **state)
 {
     static const struct setup setup = {
-        .name = "4 KiB pages, auto, stale content",
-        .world = {.shape = FAKE_SMALL, .content = FAKE_CONTENT_KEEP, .seed = 2},
+        .name = "4 KiB pages, auto, stale content, attached one by one",
+        .world = {.shape = FAKE_SMALL, .content = FAKE_CONTENT_KEEP, .seed = 2,
+                  .refuses_rows = true},
         .memmap = MEMPLUG_MEMMAP_AUTO,
         .add_kinds = SELF,
     };

@@ -267,8 +267,8 @@ static void memmap_frames(void **context)
             assert_false(mpl_frames_all_free(model.pool, model.block, i, 1));
         }
         isolate(&model, true);
-        assert_int_equal(model.block->nr_isolated, 2 - nr / 64);
-        assert_int_equal(model.block->nr_free, 0);
+        assert_int_equal(mpl_block_nr_isolated(model.pool, model.block), 2 - nr / 64);
+        assert_int_equal(mpl_block_nr_free(model.block), 0);
         compare(&model);
         assert_false(take(&model, 1));
         isolate(&model, false);

@@ -198,11 +198,11 @@ static bool check_bitmaps(const struct toy_host *toy, const struct unit *unit)
 
     for (uint64_t i = 0; i < unit->nr_blocks; i++) {
         assert_int_equal(head[i].bitmaps_from_host, !fit);
-        assert_int_equal((uintptr_t)head[i].bitmaps % sizeof(uint64_t), 0);
+        assert_int_equal((uintptr_t)head[i].own_bitmaps % sizeof(uint64_t), 0);
         if (fit)
-            assert_ptr_equal(head[i].bitmaps, toy->host.memmap + unit->begin + i * size_bytes);
+            assert_ptr_equal(head[i].own_bitmaps, toy->host.memmap + unit->begin + i * size_bytes);
         else
-            assert_ptr_equal(head[i].bitmaps, head->bitmaps + i * size_bytes);
+            assert_ptr_equal(head[i].own_bitmaps, head->own_bitmaps + i * size_bytes);
     }
     return fit;
 }

@@ -47,7 +47,7 @@ static memplug_pfn_t take(struct memplug_slot *slot, uint8_t owner, uint32_t nr_
     return pfn;
 }
 
-static void open_pool(void)
+static void open_fresh(void)
 {
     mini = mini_open(&shape);
     mini->ops.relax = relax;
@@ -59,6 +59,16 @@ static void open_pool(void)
         assert_int_equal(memplug_slot_open(&mini->pool, &slots[i]), 0);
         found[i].nr = 0;
         results[i] = 1;
+    }
+}
+
+/* With bitmaps that were written before. */
+static void open_pool(void)
+{
+    open_fresh();
+    for (unsigned id = 1; id < 3; id++) {
+        mpl_frames_own(&mini->pool, mpl_block_at(&mini->pool, id));
+        schedules_still(&mpl_block_at(&mini->pool, id)->bitmaps);
     }
 }
 
@@ -370,6 +380,55 @@ static void end_two_frees_and_drain(void)
     end_two_frees();
 }
 
+/* --- the first use of a block ----------------------------------------------------------------- */
+
+/* Block 2 has no bitmaps of its own yet; nobody has this frame, or will. */
+static void begin_fresh(void)
+{
+    open_fresh();
+    frame = mpl_pfn(mpl_block_start(&mini->pool, mpl_block_at(&mini->pool, 2)).nr + 63);
+}
+
+static void free_never_1(void)
+{
+    results[1] = memplug_slot_free(slots[1], frame, 1);
+}
+
+static void end_first_use(void)
+{
+    assert_int_equal(results[0], 0);
+    assert_int_equal(results[1], -MPL_EINVAL);
+    assert_int_equal(memplug_free(&mini->pool, found[0], 1), 0);
+    assert_true(mpl_pattern_intact(&mini->pool));
+    close_pool();
+}
+
+/* Through no slot. */
+static void alloc_two_0(void)
+{
+    struct memplug_alloc request = {.nr_pages = 2, .node = MEMPLUG_ANY_NODE, .mover = mover};
+
+    results[0] = memplug_alloc(&mini->pool, &request, &found[0]);
+}
+
+/* Nobody makes bitmaps of a block that is isolated. */
+static void isolate_1(void)
+{
+    struct mpl_block *block = mpl_block_at(&mini->pool, 2);
+
+    mini_set_isolated(mini, 2, true);
+    results[1] = block->copying;
+    mini_set_isolated(mini, 2, false);
+}
+
+static void end_first_use_and_isolation(void)
+{
+    assert_int_equal(results[1], 0);
+    assert_int_equal(results[0], 0);
+    assert_int_equal(memplug_free(&mini->pool, found[0], 2), 0);
+    close_pool();
+}
+
 /* --- neighbours ------------------------------------------------------------------------------- */
 
 static void begin_neighbours(void)
@@ -426,6 +485,9 @@ static const struct schedules_case cases[] = {
     {"alloc and drain", 2, 3, begin_held, {alloc_0, drain}, end_drain},
     {"open, alloc and drain", 2, 3, begin_closed, {open_and_alloc_0, drain}, end_drain},
     {"free and drain", 2, 3, begin_held, {free_0, drain}, end_free_and_drain},
+    {"first use and a wrong free", 2, 2, begin_fresh, {alloc_0, free_never_1}, end_first_use},
+    {"first use and isolation", 2, 2, open_fresh, {alloc_two_0, isolate_1},
+     end_first_use_and_isolation},
     {"neighbours", 2, 3, begin_neighbours, {free_0, recycle_1}, end_neighbours},
     {"two frees and drain", 3, 2, begin_held, {free_0, free_1, drain}, end_two_frees_and_drain},
 };

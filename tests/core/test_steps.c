@@ -75,10 +75,10 @@ ROW(2)
 ROW(3)
 
 static const struct mpl_step full_table[NR_ROWS] = {
-    {"zero", take_0, undo_0, false},
-    {"one", take_1, undo_1, false},
-    {"two", take_2, undo_2, false},
-    {"three", take_3, undo_3, false},
+    {"zero", take_0, undo_0, false, NULL},
+    {"one", take_1, undo_1, false, NULL},
+    {"two", take_2, undo_2, false, NULL},
+    {"three", take_3, undo_3, false, NULL},
 };
 
 /* --- the rule --------------------------------------------------------------------------------- */
@@ -285,6 +285,7 @@ static int run_watched(struct toy_host *toy, struct watcher *watcher, struct toy
     toy_op->limit.progress = watch;
     toy_op->limit.context = watcher;
     toy_op->limit.stop = &watcher->stop;
+    toy_op->op.timed = true;
     return run(toy_op, full_table, 1, NEVER, 0);
 }
 
@@ -340,6 +341,28 @@ static void test_a_deadline_is_hit_when_the_time_is_reached(void **state)
     assert_int_equal(toy_op.reason.error, 0);
     toy.now_ns++;
     assert_int_equal(mpl_op_check(&toy_op.op), -MPL_ETIMEDOUT);
+    toy_close(&toy);
+}
+
+/* Nobody's time is over before a step behind which nobody has waited, unless it was asked for. */
+static void test_the_clock_is_looked_at_where_time_may_have_gone(void **state)
+{
+    struct memplug_geometry g = toy_geometry();
+    struct toy_op toy_op;
+    struct toy_host toy;
+
+    (void)state;
+    toy_open(&toy, &g, 1, NULL);
+    toy_op_begin(&toy_op, &toy, "toy");
+    toy.now_ns = toy_op.op.deadline_ns;
+    assert_int_equal(mpl_op_check_step(&toy_op.op), 0);
+    toy_op.op.waited = true;
+    assert_int_equal(mpl_op_check_step(&toy_op.op), -MPL_ETIMEDOUT);
+    assert_false(toy_op.op.waited);
+    assert_int_equal(mpl_op_check_step(&toy_op.op), 0);
+    toy_op.op.timed = true;
+    assert_int_equal(mpl_op_check_step(&toy_op.op), -MPL_ETIMEDOUT);
+    assert_int_equal(mpl_op_check_step(&toy_op.op), -MPL_ETIMEDOUT);
     toy_close(&toy);
 }
 
@@ -441,6 +464,7 @@ int main(void)
         cmocka_unit_test(test_a_limit_strikes_at_every_check),
         cmocka_unit_test(test_there_is_one_check_for_each_row_and_object),
         cmocka_unit_test(test_a_deadline_is_hit_when_the_time_is_reached),
+        cmocka_unit_test(test_the_clock_is_looked_at_where_time_may_have_gone),
         cmocka_unit_test(test_no_limit_holds_once_rows_commit),
         cmocka_unit_test(test_failure_before_the_commit_rolls_back_and_in_it_traps),
         cmocka_unit_test(test_a_row_that_can_fail_behind_one_that_commits_traps),

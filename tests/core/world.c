@@ -83,6 +83,8 @@ void world_open(struct world *world, const struct world_config *config)
     world->block_bytes = (uint64_t)1 << machine.geometry.block_shift;
     assert_int_equal(fake_open(&machine, &world->machine), 0);
     assert_int_equal(fault_open(fake_host(world->machine), &world->fault), 0);
+    if (config->refuses_rows)
+        fault_refuse_rows(world->fault);
     world->backing_a = open_backing(world, config);
     world->backing_b = open_backing(world, config);
     open_pool(world, config);

@@ -21,6 +21,7 @@ struct world_config {
     uint8_t pageblock_order;   /* 0: the shape's */
     uint16_t nr_blocks;        /* of addresses, with block_shift; 0: the shape's */
     enum memplug_hvo hvo;
+    bool refuses_rows;         /* the host attaches extent by extent */
     unsigned nr_nodes;
     unsigned nr_cpus;
     uint64_t seed;
