@@ -18,16 +18,21 @@
 #define CLONE_PIDFD 0x1000
 #endif
 
+#ifndef UFFD_FEATURE_WP_HUGETLBFS_SHMEM
+#define UFFD_FEATURE_WP_HUGETLBFS_SHMEM (1 << 12)
+#endif
+
 #define ROOM_BYTES ((uint64_t)512 << 10) /* the record, and behind it the attendant's stack */
 
 const uint64_t mpl_attend_features = UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_THREAD_ID |
-                                     UFFD_FEATURE_PAGEFAULT_FLAG_WP;
+                                     UFFD_FEATURE_PAGEFAULT_FLAG_WP |
+                                     UFFD_FEATURE_WP_HUGETLBFS_SHMEM;
 
 /* --- the attendant: nothing of the C library -------------------------------------------------- */
 
 #define NO_SANITIZER __attribute__((no_sanitize("address", "undefined", "thread")))
 
-NO_SANITIZER static void let_through(struct mpl_attend *attend, const struct uffd_msg *msg)
+NO_SANITIZER void mpl_attend_let_through(struct mpl_attend *attend, const struct uffd_msg *msg)
 {
     uint64_t page = msg->arg.pagefault.address & ~(attend->page_bytes - 1);
     unsigned nr = attend->nr_pages;
@@ -40,6 +45,10 @@ NO_SANITIZER static void let_through(struct mpl_attend *attend, const struct uff
         struct uffdio_writeprotect open = {.range = {.start = page, .len = attend->page_bytes}};
 
         mpl_raw5(SYS_ioctl, attend->uffd, (long)UFFDIO_WRITEPROTECT, (long)&open, 0, 0);
+    } else if ((msg->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_MINOR) != 0) {
+        struct uffdio_continue here = {.range = {.start = page, .len = attend->page_bytes}};
+
+        mpl_raw5(SYS_ioctl, attend->uffd, (long)UFFDIO_CONTINUE, (long)&here, 0, 0);
     } else {
         struct uffdio_zeropage zero = {.range = {.start = page, .len = attend->page_bytes}};
 
@@ -63,19 +72,17 @@ NO_SANITIZER static int attend_main(void *argument)
                (long)sizeof(msg))
             if (msg.event == UFFD_EVENT_PAGEFAULT &&
                 (pid_t)msg.arg.pagefault.feat.ptid == attend->forker)
-                let_through(attend, &msg);
+                mpl_attend_let_through(attend, &msg);
     }
     return 0;
 }
 
 /* --- start and stop --------------------------------------------------------------------------- */
 
-int mpl_attend_start(int uffd, uint64_t page_bytes, struct mpl_attend **started)
+int mpl_attend_open(int uffd, uint64_t page_bytes, struct mpl_attend **opened)
 {
     struct mpl_attend *attend = mpl_sys_mmap(NULL, ROOM_BYTES, PROT_READ | PROT_WRITE,
                                              MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    sigset_t all, before;
-    int error;
 
     if (attend == MAP_FAILED)
         return -ENOMEM;
@@ -83,6 +90,18 @@ int mpl_attend_start(int uffd, uint64_t page_bytes, struct mpl_attend **started)
     attend->page_bytes = page_bytes;
     attend->forker = (pid_t)syscall(SYS_gettid);
     attend->process = (pid_t)syscall(SYS_getpid);
+    *opened = attend;
+    return 0;
+}
+
+int mpl_attend_start(int uffd, uint64_t page_bytes, struct mpl_attend **started)
+{
+    struct mpl_attend *attend;
+    sigset_t all, before;
+    int error = mpl_attend_open(uffd, page_bytes, &attend);
+
+    if (error != 0)
+        return error;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     attend->pid = clone(attend_main, (char *)attend + ROOM_BYTES,
@@ -99,6 +118,8 @@ int mpl_attend_start(int uffd, uint64_t page_bytes, struct mpl_attend **started)
 
 void mpl_attend_stop(struct mpl_attend *attend)
 {
+    if (attend->pid == 0)
+        return;
     syscall(SYS_pidfd_send_signal, attend->pidfd, SIGKILL, NULL, 0);
     while (waitpid(attend->pid, NULL, __WALL) < 0 && errno == EINTR)
         ;

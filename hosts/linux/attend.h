@@ -28,9 +28,14 @@ struct mpl_attend {
 /* The features of its userfaultfd, mpl_fence_descriptor(). */
 extern const uint64_t mpl_attend_features;
 
-/* In memory of its own. -ENOMEM, -EAGAIN, -EPERM: the kernel makes no process. */
+/* The record alone, in memory of its own: for a thread that attends by let_through(). -ENOMEM. */
+int mpl_attend_open(int uffd, uint64_t page_bytes, struct mpl_attend **attend);
+struct uffd_msg;
+void mpl_attend_let_through(struct mpl_attend *attend, const struct uffd_msg *msg);
+
+/* And a process that attends. -ENOMEM, -EAGAIN, -EPERM: the kernel makes no process. */
 int mpl_attend_start(int uffd, uint64_t page_bytes, struct mpl_attend **attend);
-/* It has ended: nr_pages and pages can be read, until mpl_attend_end(). */
+/* The process, if there is one, has ended: pages can be read, until mpl_attend_end(). */
 void mpl_attend_stop(struct mpl_attend *attend);
 void mpl_attend_end(struct mpl_attend *attend);
 

@@ -74,7 +74,8 @@ static int set_name(const struct memplug_space *space, void *va, uint64_t size_b
 {
     uint32_t nr = attr >> MPL_ATTR_NAME_SHIFT;
 
-    if (prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, va, size_bytes, nr ? space->names[nr] : NULL))
+    if (syscall(SYS_prctl, PR_SET_VMA, PR_SET_VMA_ANON_NAME, va, size_bytes,
+                nr ? space->names[nr] : NULL) != 0)
         return errno == EBADF ? -EINVAL : -errno;
     return 0;
 }

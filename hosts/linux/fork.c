@@ -2,11 +2,14 @@
 /*
  * A process that forks. Memory of a pool is shared memory: a child that had it would see what its
  * parent writes later. So mappings stay at home (MADV_DONTFORK), and while a process forks private
- * copies stand in their place, which a child inherits as it does all private memory.
+ * stand-ins are in their place, which a child inherits as it does all private memory: copies
+ * (fork_copy.c), or, once memplug_space_fork_lazily() was called, private mappings of the frames
+ * (fork_share.c).
  *
- * The copies come and go under fences: first the one of moves, raised over the program's mappings;
- * then the copies' own, which they bring along when they are moved into place. So nobody writes to
- * a copy in the parent, but for the forking thread: attend.h. What it has written is carried over.
+ * Nobody else writes to a stand-in. Copies come and go under fences: first the one of moves, raised
+ * over the program's mappings; then the stand-ins' own, which they bring along when they are moved
+ * into place. Only the forking thread is let through: attend.h. What it has written is carried
+ * over.
  *
  * All units are locked from the first step to the last, then the area, so that nothing is mapped,
  * unmapped or given back meanwhile.
@@ -16,19 +19,20 @@
 
 #include "attend.h"
 #include "attrs.h"
+#include "children.h"
+#include "first_write.h"
+#include "holders.h"
 #include "holes.h"
+#include "live.h"
 #include "sys.h"
 
 #include <errno.h>
+#include <linux/capability.h>
 #include <linux/userfaultfd.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <time.h>
 
 #define OPERATION "fork"
-#define EXTENT MPL_PINS_EXTENT
-#define EXTENT_WORDS (MPL_PINS_PAGES / 64)
-#define PAUSE_NS 1000000
 /* In mpl_unit.flags while it is locked for a fork. */
 #define UNIT_HELD 4u
 
@@ -83,7 +87,7 @@ static bool continues(const struct mpl_fork_piece *last, const struct mpl_fork_p
 {
     return last->va + last->size_bytes == next->va && last->attr == next->attr &&
            last->fd == next->fd && last->file_offset + last->size_bytes == next->file_offset &&
-           last->frames + last->size_bytes == next->frames;
+           last->frames + last->size_bytes == next->frames && last->kind == next->kind;
 }
 
 /* Room for one more; the table doubles. */
@@ -106,7 +110,7 @@ static int make_room(struct memplug_space *space)
     return 0;
 }
 
-static int add_piece(struct memplug_space *space, const struct mpl_fork_piece *piece)
+int mpl_fork_add(struct memplug_space *space, const struct mpl_fork_piece *piece)
 {
     struct mpl_fork *fork = &space->fork;
 
@@ -118,6 +122,19 @@ static int add_piece(struct memplug_space *space, const struct mpl_fork_piece *p
         return -ENOMEM;
     fork->pieces[fork->nr++] = *piece;
     return 0;
+}
+
+/* What cannot be written by the child could not be given a copy of its own later. */
+static enum mpl_fork_kind kind_of(const struct memplug_space *space,
+                                  const struct mpl_location *location,
+                                  const struct mpl_fork_piece *piece)
+{
+    if (!space->fork.lazy || (piece->attr & PROT_WRITE) == 0 || !mpl_live_is_shmem(location))
+        return MPL_FORK_COPY;
+    if (piece->sparse && piece->size_bytes == MPL_PINS_EXTENT && space->fork.nr_children == 0 &&
+        mpl_holes_all(piece->fd, piece->file_offset, MPL_PINS_PAGES))
+        return MPL_FORK_EMPTY;
+    return MPL_FORK_SHARE;
 }
 
 static int list_unit(struct memplug_space *space, uint64_t unit, const char **why)
@@ -139,10 +156,20 @@ static int list_unit(struct memplug_space *space, uint64_t unit, const char **wh
             .sparse = location.kind == MEMPLUG_BACKING_MEMFD,
         };
 
+        mapped.kind = kind_of(space, &location, &mapped);
         *why = "no memory for the table of mappings";
-        result = add_piece(space, &mapped);
+        result = mpl_fork_add(space, &mapped);
     }
     return result;
+}
+
+static bool any_shared(const struct memplug_space *space)
+{
+    for (uint64_t unit = mpl_area_next(&space->area, 0); unit < space->area.nr_usable;
+         unit = mpl_area_next(&space->area, unit + 1))
+        if ((mpl_unit_at(space, unit)->flags & MPL_UNIT_SHARED) != 0)
+            return true;
+    return false;
 }
 
 static int list_all(struct memplug_space *space, const char **why)
@@ -150,6 +177,7 @@ static int list_all(struct memplug_space *space, const char **why)
     int result = 0;
 
     space->fork.nr = 0;
+    space->fork.again = any_shared(space);
     for (uint64_t unit = mpl_area_next(&space->area, 0);
          unit < space->area.nr_usable && result == 0;
          unit = mpl_area_next(&space->area, unit + 1))
@@ -158,127 +186,76 @@ static int list_all(struct memplug_space *space, const char **why)
     return result;
 }
 
-/* --- copies ----------------------------------------------------------------------------------- */
+/* The kernel has a piece as several mappings: it becomes two, and each is tried. */
+static int split(struct memplug_space *space, uint64_t i)
+{
+    struct mpl_fork *fork = &space->fork;
+    struct mpl_fork_piece *piece, rest;
+    uint64_t half;
 
-/* Where the copies will be made: at the same place of a huge page as the originals, and nothing of
- * the reservation left over, since after the move somebody else may map there. */
-static int place_copies(struct memplug_space *space)
+    if (make_room(space) != 0)
+        return -ENOMEM;
+    piece = &fork->pieces[i];
+    half = piece->size_bytes / space->page_bytes / 2 * space->page_bytes;
+    if (half == 0)
+        return -EFAULT;
+    rest = *piece;
+    rest.va += half;
+    rest.frames += half;
+    rest.stand_in += half;
+    rest.away += half;
+    rest.file_offset += half;
+    rest.size_bytes -= half;
+    piece->size_bytes = half;
+    memmove(piece + 2, piece + 1, (fork->nr - i - 1) * sizeof(*piece));
+    piece[1] = rest;
+    fork->nr++;
+    return 0;
+}
+
+/* --- stand-ins -------------------------------------------------------------------------------- */
+
+static uint64_t end_unit(const struct memplug_space *space, const struct mpl_fork_piece *piece)
+{
+    return mpl_unit_of(space, (uintptr_t)piece->va + piece->size_bytes - 1) + 1;
+}
+
+/* What is to be copied must not be a former child's any more. */
+static int settle_copied(struct memplug_space *space)
+{
+    struct mpl_fork *fork = &space->fork;
+    int result = 0;
+
+    for (uint64_t i = 0; i < fork->nr && fork->again; i++) {
+        const struct mpl_fork_piece *piece = &fork->pieces[i];
+        uint64_t unit = mpl_unit_of(space, (uintptr_t)piece->va);
+
+        for (; piece->kind == MPL_FORK_COPY && unit < end_unit(space, piece) && result == 0; unit++)
+            result = mpl_first_settle_unit(space, unit);
+    }
+    return result;
+}
+
+static int place_all(struct memplug_space *space)
 {
     struct mpl_fork *fork = &space->fork;
 
     for (uint64_t i = 0; i < fork->nr; i++) {
         struct mpl_fork_piece *piece = &fork->pieces[i];
-        uint64_t room_bytes = piece->size_bytes + EXTENT, skip;
-        char *room = mpl_sys_mmap(NULL, room_bytes, PROT_READ | PROT_WRITE,
-                                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-        if (room == MAP_FAILED)
+        piece->stand_in = mpl_fork_place(piece->va, piece->size_bytes);
+        if (piece->stand_in && piece->kind != MPL_FORK_COPY)
+            piece->away = mpl_fork_place(piece->va, piece->size_bytes);
+        if (!piece->stand_in || (piece->kind != MPL_FORK_COPY && !piece->away))
             return -ENOMEM;
-        skip = ((uintptr_t)piece->va - (uintptr_t)room) & (EXTENT - 1);
-        piece->copy = room + skip;
-        if (skip > 0)
-            mpl_sys_munmap(room, skip);
-        mpl_sys_munmap(piece->copy + piece->size_bytes, room_bytes - skip - piece->size_bytes);
     }
     return 0;
 }
-
-/* Through the program's own mapping if it can be read: its page table stands. */
-static int copy_run(const struct mpl_fork_piece *piece, uint64_t at, uint64_t size_bytes)
-{
-    const char *from = piece->va + at;
-
-    if (mpl_sys_madvise(piece->copy + at, size_bytes, MADV_POPULATE_WRITE) != 0 &&
-        errno != EINVAL)
-        return -ENOMEM;
-    if ((piece->attr & PROT_READ) == 0) {
-        from = piece->frames + at;
-        mpl_sys_madvise(piece->frames + at, size_bytes, MADV_POPULATE_READ);
-    }
-    memcpy(piece->copy + at, from, size_bytes);
-    return 0;
-}
-
-/* The pages of one huge page that have content; their number. */
-static uint64_t read_extent(const struct mpl_fork_piece *piece, uint64_t at, uint64_t nr_pages,
-                            uint64_t bits[EXTENT_WORDS])
-{
-    uint64_t nr_data = 0;
-
-    memset(bits, 0, EXTENT_WORDS * sizeof(*bits));
-    if (!piece->sparse || mpl_holes_read(piece->fd, piece->file_offset + at, (unsigned)nr_pages,
-                                         bits) != 0)
-        return nr_pages;
-    for (unsigned i = 0; i < EXTENT_WORDS; i++)
-        nr_data += (uint64_t)__builtin_popcountll(bits[i]);
-    return nr_data;
-}
-
-static bool has_data(const uint64_t *bits, uint64_t page)
-{
-    return (bits[page / 64] >> (page % 64) & 1) != 0;
-}
-
-static int copy_extent(const struct memplug_space *space, const struct mpl_fork_piece *piece,
-                       uint64_t at, uint64_t nr_pages, const uint64_t *bits)
-{
-    uint64_t page = 0, end;
-    int result = 0;
-
-    while (page < nr_pages && result == 0) {
-        if (!has_data(bits, page)) {
-            page++;
-            continue;
-        }
-        for (end = page; end < nr_pages && has_data(bits, end); end++)
-            ;
-        result = copy_run(piece, at + page * space->page_bytes,
-                          (end - page) * space->page_bytes);
-        page = end;
-    }
-    return result;
-}
-
-/* Extents that are mostly there as huge pages, which takes a tenth of the time; others so that
- * holes stay holes. The advice is for all of the piece, or it would become several mappings. */
-static int copy_some(const struct memplug_space *space, struct mpl_fork_piece *piece, bool dense)
-{
-    uint64_t bits[EXTENT_WORDS], left;
-    int result = 0;
-
-    for (uint64_t at = 0; at < piece->size_bytes && result == 0; at += left) {
-        uint64_t nr_data, nr_pages;
-
-        left = EXTENT - ((uintptr_t)(piece->va + at) & (EXTENT - 1));
-        left = left < piece->size_bytes - at ? left : piece->size_bytes - at;
-        nr_pages = left / space->page_bytes;
-        nr_data = read_extent(piece, at, nr_pages, bits);
-        if ((nr_data > MPL_PINS_PAGES / 2) != dense)
-            continue;
-        piece->full = piece->full && nr_data == nr_pages;
-        result = nr_data == nr_pages ? copy_run(piece, at, left)
-                                     : copy_extent(space, piece, at, nr_pages, bits);
-    }
-    return result;
-}
-
-static int copy_piece(const struct memplug_space *space, struct mpl_fork_piece *piece)
-{
-    int result;
-
-    piece->full = true;
-    mpl_sys_madvise(piece->copy, piece->size_bytes, MADV_HUGEPAGE);
-    result = copy_some(space, piece, true);
-    mpl_sys_madvise(piece->copy, piece->size_bytes, MADV_NOHUGEPAGE);
-    return result != 0 ? result : copy_some(space, piece, false);
-}
-
-/* --- fences and places ------------------------------------------------------------------------ */
 
 static void lower(struct memplug_space *space, uint64_t nr)
 {
     for (uint64_t i = 0; i < nr && !space->fork.alone; i++)
-        if (!space->fork.pieces[i].in_place)
+        if (space->fork.pieces[i].kind == MPL_FORK_COPY && !space->fork.pieces[i].in_place)
             mpl_fence_lower(&space->fence, space->fork.pieces[i].va,
                             space->fork.pieces[i].size_bytes);
 }
@@ -288,8 +265,9 @@ static int raise_all(struct memplug_space *space)
     struct mpl_fork *fork = &space->fork;
 
     for (uint64_t i = 0; i < fork->nr && !fork->alone; i++) {
-        int error = mpl_fence_raise(&space->fence, fork->pieces[i].va,
-                                    fork->pieces[i].size_bytes);
+        int error = fork->pieces[i].kind != MPL_FORK_COPY
+                        ? 0 : mpl_fence_raise(&space->fence, fork->pieces[i].va,
+                                              fork->pieces[i].size_bytes);
 
         if (error != 0) {
             lower(space, i);
@@ -299,23 +277,46 @@ static int raise_all(struct memplug_space *space)
     return 0;
 }
 
-static int copy_all(struct memplug_space *space)
+static int copy_piece(struct memplug_space *space, struct mpl_fork_piece *piece)
+{
+    struct mpl_fork *fork = &space->fork;
+    int result = mpl_fork_copy(space, piece);
+
+    /* A name that cannot be given, or an advice, is no reason to fail. */
+    mpl_attrs_apply(space, piece->stand_in, piece->size_bytes,
+                    piece->attr & ~(MPL_ATTR_MAPPED | MPL_ATTR_LOCKED), false);
+    if (result == 0 && !fork->alone)
+        result = mpl_attend_fence(fork->uffd, piece->stand_in, piece->size_bytes);
+    if (result == 0 && mpl_sys_mprotect(piece->stand_in, piece->size_bytes,
+                                        (int)(piece->attr & MPL_ATTR_PROTECTION)) != 0)
+        result = -ENOMEM;
+    return result;
+}
+
+static int make_all(struct memplug_space *space)
 {
     struct mpl_fork *fork = &space->fork;
     int result = 0;
 
-    for (uint64_t i = 0; i < fork->nr && result == 0; i++) {
-        struct mpl_fork_piece *piece = &fork->pieces[i];
+    for (uint64_t i = 0; i < fork->nr && result == 0; i++)
+        result = fork->pieces[i].kind == MPL_FORK_COPY
+                     ? copy_piece(space, &fork->pieces[i])
+                     : mpl_fork_stand_in(space, &fork->pieces[i]);
+    return result;
+}
 
-        result = copy_piece(space, piece);
-        /* A name that cannot be given, or an advice, is no reason to fail. */
-        mpl_attrs_apply(space, piece->copy, piece->size_bytes,
-                        piece->attr & ~(MPL_ATTR_MAPPED | MPL_ATTR_LOCKED), false);
-        if (result == 0 && !fork->alone)
-            result = mpl_attend_fence(fork->uffd, piece->copy, piece->size_bytes);
-        if (result == 0 && mpl_sys_mprotect(piece->copy, piece->size_bytes,
-                                            (int)(piece->attr & MPL_ATTR_PROTECTION)) != 0)
-            result = -ENOMEM;
+static int park_all(struct memplug_space *space)
+{
+    struct mpl_fork *fork = &space->fork;
+    int result = 0;
+
+    for (uint64_t i = 0; i < fork->nr && result == 0;) {
+        if (fork->pieces[i].kind != MPL_FORK_COPY)
+            result = mpl_fork_park(space, &fork->pieces[i]);
+        if (result == -EFAULT)
+            result = split(space, i);
+        else
+            i++;
     }
     return result;
 }
@@ -327,29 +328,13 @@ static int move_in(struct memplug_space *space)
     for (uint64_t i = 0; i < fork->nr; i++) {
         struct mpl_fork_piece *piece = &fork->pieces[i];
 
-        if (syscall(SYS_mremap, piece->copy, piece->size_bytes, piece->size_bytes,
+        if (syscall(SYS_mremap, piece->stand_in, piece->size_bytes, piece->size_bytes,
                     MREMAP_MAYMOVE | MREMAP_FIXED, piece->va) == -1)
             return -errno;
         piece->in_place = true;
-        piece->copy = NULL;
+        piece->stand_in = NULL;
     }
     return 0;
-}
-
-/* The program's mapping again, in place of the copy: one for one, so it needs no mapping that was
- * not there; should others have taken all, spare ones are let go, and at last it waits. */
-static void map_back(struct memplug_space *space, struct mpl_fork_piece *piece)
-{
-    const struct timespec pause = {.tv_nsec = PAUSE_NS};
-    int flags = MAP_SHARED | MAP_FIXED | (piece->full ? MAP_POPULATE : 0);
-
-    while (mpl_sys_mmap(piece->va, piece->size_bytes, (int)(piece->attr & MPL_ATTR_PROTECTION),
-                        flags, piece->fd, piece->file_offset) == MAP_FAILED)
-        if (!mpl_spare_release(&space->host->spare))
-            nanosleep(&pause, NULL);
-    mpl_count(&space->counters.nr_attributes_lost,
-              mpl_attrs_apply(space, piece->va, piece->size_bytes, piece->attr, piece->full));
-    piece->in_place = false;
 }
 
 static void wake_all(struct memplug_space *space)
@@ -365,11 +350,16 @@ static void wake_all(struct memplug_space *space)
 
 /* --- what the forking thread has written meanwhile -------------------------------------------- */
 
-static void carry(const struct memplug_space *space, struct mpl_fork_piece *piece, uint64_t at,
-                  uint64_t size_bytes)
+/* It is the child's as well if it was written before the fork, and not if after: so the child
+ * gets what it has now, before the parent's frame does. */
+static void carry(struct memplug_space *space, struct mpl_fork_piece *piece, uint64_t at)
 {
-    mpl_attend_fence_page(space->fork.uffd, piece->va + at, size_bytes);
-    memcpy(piece->frames + at, piece->va + at, size_bytes);
+    char *va = piece->va + at;
+
+    mpl_attend_fence_page(space->fork.uffd, va, space->page_bytes);
+    if (piece->kind == MPL_FORK_SHARE)
+        mpl_first_settle(space, va, space->page_bytes);
+    memcpy(piece->frames + at, va, space->page_bytes);
     piece->full = false;
 }
 
@@ -382,7 +372,7 @@ static void carry_page(struct memplug_space *space, uint64_t address)
         uint64_t at = address - (uintptr_t)piece->va;
 
         if (piece->in_place && at < piece->size_bytes)
-            carry(space, piece, at, space->page_bytes);
+            carry(space, piece, at);
     }
 }
 
@@ -395,23 +385,42 @@ static void carry_all(struct memplug_space *space)
     mpl_attend_stop(attend);
     for (unsigned i = 0; i < attend->nr_pages; i++)
         carry_page(space, attend->pages[i]);
-    mpl_attend_end(attend);
-    space->fork.attend = NULL;
 }
 
 /* --- the three calls -------------------------------------------------------------------------- */
 
-static void put_back(struct memplug_space *space)
+static void put_piece(struct memplug_space *space, struct mpl_fork_piece *piece, bool undo)
+{
+    struct mpl_spare *spare = &space->host->spare;
+    uint64_t unit = mpl_unit_of(space, (uintptr_t)piece->va);
+    bool shared = piece->kind == MPL_FORK_SHARE && piece->parked && (!undo || space->fork.again);
+
+    for (; shared && unit < end_unit(space, piece); unit++)
+        mpl_unit_at(space, unit)->flags |= MPL_UNIT_SHARED;
+    if (piece->parked)
+        mpl_fork_unpark(space, piece, undo);
+    else if (piece->in_place)
+        mpl_fork_map_back(space, piece);
+    if (piece->away)
+        mpl_spare_munmap(spare, piece->away, piece->size_bytes);
+    if (piece->stand_in)
+        mpl_spare_munmap(spare, piece->stand_in, piece->size_bytes);
+}
+
+static void put_back(struct memplug_space *space, bool undo)
 {
     struct mpl_fork *fork = &space->fork;
 
     carry_all(space);
-    for (uint64_t i = 0; i < fork->nr; i++)
-        if (fork->pieces[i].in_place)
-            map_back(space, &fork->pieces[i]);
-        else if (fork->pieces[i].copy)
-            mpl_spare_munmap(&space->host->spare, fork->pieces[i].copy,
-                             fork->pieces[i].size_bytes);
+    /* The last first: what was mapped last can be unmapped although the kernel has no mapping left
+     * for parts of what it has become one with. */
+    for (uint64_t i = fork->nr; i > 0; i--)
+        put_piece(space, &fork->pieces[i - 1], undo);
+    if (fork->first && fork->attend)
+        mpl_first_attend(space, NULL);
+    if (fork->attend)
+        mpl_attend_end(fork->attend);
+    fork->attend = NULL;
     wake_all(space);
 }
 
@@ -437,19 +446,115 @@ int memplug_space_fork_check(const struct memplug_space *space, bool alone,
     return mpl_explain(reason, result, OPERATION, result != 0 ? why : NULL, NULL);
 }
 
-static int stand_in(struct memplug_space *space, const char **why)
+int memplug_space_fork_lazily(struct memplug_space *space, void (*ended)(int pid),
+                              struct memplug_reason *reason)
+{
+    struct mpl_fork *fork = &space->fork;
+    const char *why = "no full userfaultfd, by which first writes are seen";
+    int saved = errno;
+    int result = 0;
+
+    if (atomic_exchange(&fork->asked, 1) != 0) {
+        result = fork->first ? 0 : -EALREADY;
+    } else if (space->fence_error != 0 || fork->uffd < 0) {
+        result = -EPERM;
+    } else if (space->fence.insists) {
+        /* Linux 6.1 answers EFAULT where it would pin a page for long that waits for its first
+         * write: io_uring's buffers. */
+        result = -EOPNOTSUPP;
+        why = "before Linux 6.7 buffers that share a page with a child cannot be registered";
+    } else {
+        result = mpl_first_open(space, ended, &why);
+    }
+    if (result == -EALREADY)
+        why = "it was asked for, and does not work, or not yet";
+    fork->copied_why = result != 0 ? why : NULL;
+    errno = saved;
+    return mpl_explain(reason, result, OPERATION, result != 0 ? why : NULL, NULL);
+}
+
+static int attend(struct memplug_space *space)
 {
     struct mpl_fork *fork = &space->fork;
     int result;
 
+    if (fork->alone)
+        return 0;
+    if (!fork->first)
+        return mpl_attend_start(fork->uffd, space->page_bytes, &fork->attend);
+    /* Who hears of first writes hears of these faults too. */
+    result = mpl_attend_open(fork->uffd, space->page_bytes, &fork->attend);
+    if (result == 0)
+        mpl_first_attend(space, fork->attend);
+    return result;
+}
+
+static int stand_in(struct memplug_space *space, const char **why)
+{
+    int result;
+
     *why = "no process can be made to attend it";
-    result = fork->alone ? 0
-                         : mpl_attend_start(fork->uffd, space->page_bytes, &fork->attend);
+    result = attend(space);
     if (result != 0)
         return result;
     *why = "the machine has no memory for the copy, or the kernel no mapping";
-    result = copy_all(space);
-    return result != 0 ? result : move_in(space);
+    result = make_all(space);
+    if (result == 0)
+        result = park_all(space);
+    if (result == 0)
+        result = move_in(space);
+    return result == 0 && space->fork.lazy ? mpl_first_close_gate(space) : result;
+}
+
+/* 0, or all is as it was. */
+static int begin(struct memplug_space *space, const char **why)
+{
+    int result = list_all(space, why);
+
+    if (result == 0) {
+        *why = "a child of before cannot be given its copy";
+        result = settle_copied(space);
+    }
+    if (result == 0) {
+        *why = "the machine has no addresses for the copy";
+        result = place_all(space);
+    }
+    if (result == 0) {
+        *why = "writers cannot be held up";
+        result = raise_all(space);
+        if (result == 0) {
+            result = stand_in(space, why);
+            if (result != 0)
+                lower(space, space->fork.nr);
+        }
+    }
+    if (result != 0)
+        put_back(space, true);
+    return result;
+}
+
+static bool traces_all(void)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2] = {{0}};
+
+    return syscall(SYS_capget, &header, data) == 0 &&
+           (data[0].effective >> CAP_SYS_PTRACE & 1) != 0;
+}
+
+/* Null, or why this fork copies. */
+static const char *why_copied(struct memplug_space *space)
+{
+    if (!space->fork.first)
+        return "lazy forks were not asked for, or do not work here";
+    if (space->fork.alone)
+        return "nobody else is held up";
+    space->fork.nr_children = mpl_first_children(space);
+    if (space->fork.nr_children == MPL_NR_CHILDREN)
+        return "too many forked children live";
+    if (mpl_holders_registered(space))
+        return "an io_uring has registered buffers, which are written without a fault";
+    return NULL;
 }
 
 int memplug_space_fork_before(struct memplug_space *space, bool alone,
@@ -464,64 +569,32 @@ int memplug_space_fork_before(struct memplug_space *space, bool alone,
         return mpl_explain(reason, result, OPERATION, why, NULL);
     hold_all(space);
     fork->alone = alone;
-    result = list_all(space, &why);
-    if (result == 0) {
-        why = "the machine has no addresses for the copy";
-        result = place_copies(space);
+    fork->serial++;
+    fork->parent = (int)syscall(SYS_getpid);
+    fork->traces_all = traces_all();
+    fork->copied_why = why_copied(space);
+    fork->lazy = !fork->copied_why;
+    result = begin(space, &why);
+    if (result != 0 && fork->lazy) {
+        fork->copied_why = why;
+        fork->lazy = false;
+        result = begin(space, &why);
     }
-    if (result == 0) {
-        why = "writers cannot be held up";
-        result = raise_all(space);
-        if (result == 0) {
-            result = stand_in(space, &why);
-            if (result != 0)
-                lower(space, fork->nr);
-        }
-    }
-    if (result != 0) {
-        put_back(space);
+    mpl_count(fork->lazy ? &space->counters.nr_forks_lazy : &space->counters.nr_forks_copied,
+              result == 0);
+    if (result != 0)
         release_all(space);
-    }
     errno = saved;
     return mpl_explain(reason, result, OPERATION, result != 0 ? why : NULL, NULL);
 }
 
-void memplug_space_fork_parent(struct memplug_space *space)
+int memplug_space_fork_parent(struct memplug_space *space)
 {
     int saved = errno;
+    int result = space->fork.lazy ? mpl_first_adopt(space) : 0;
 
-    put_back(space);
+    put_back(space, false);
     release_all(space);
     errno = saved;
-}
-
-/* Another file may stand at the number of ours. */
-static void close_uffd(int fd)
-{
-    struct uffdio_range none = {.start = 0, .len = 0};
-
-    if (fd >= 0 && ioctl(fd, UFFDIO_WAKE, &none) < 0 && errno == EINVAL)
-        mpl_sys_close(fd);
-}
-
-/* Else a child keeps the locks on files, and the memory of what its parent removes. */
-void memplug_space_fork_child(struct memplug_space *space)
-{
-    struct memplug_linux *host = space->host;
-    int saved = errno;
-
-    if (space->fork.attend)
-        mpl_sys_close(space->fork.attend->pidfd);
-    close_uffd(space->fence.fd);
-    close_uffd(space->fork.uffd);
-    for (uint64_t i = 0; i < host->nr_blocks; i++) {
-        struct mpl_linux_block *block = &host->blocks[i];
-
-        if (block->state != 0 && block->backing->kind == MEMPLUG_BACKING_HUGETLB)
-            mpl_fd_close(block->fd, block->backing->dev, block->ino);
-    }
-    for (unsigned i = 0; i < MPL_NR_BACKINGS; i++)
-        if (host->backings[i].in_use)
-            mpl_fd_close(host->backings[i].fd, host->backings[i].dev, host->backings[i].ino);
-    errno = saved;
+    return result;
 }

@@ -255,6 +255,49 @@ void mpl_holders_look(struct memplug_space *space)
     mpl_lock_leave(&holders->lock);
 }
 
+/* A ring that has told what it has; and a mapping of one whose descriptor is closed. */
+static bool find_ring(void *context, int fd)
+{
+    struct look *look = context;
+    char path[MPL_PROC_PATH_MAX], target[32];
+    long length;
+
+    mpl_proc_path(path, "/proc/thread-self/fd/", fd, "");
+    length = syscall(SYS_readlinkat, AT_FDCWD, path, target, sizeof(target) - 1);
+    target[length > 0 ? length : 0] = 0;
+    if (!starts(target, "anon_inode:[io_uring]"))
+        return true;
+    look_at_ring(look, fd);
+    return look->told && look->holders->nr_told == 0;
+}
+
+static bool is_no_ring(void *context, const char *line)
+{
+    const struct look *look = context;
+
+    return look->holders->nr_of[MEMPLUG_HOLDER_IO_URING] != 0 ||
+           !strstr(line, "anon_inode:[io_uring]");
+}
+
+bool mpl_holders_registered(struct memplug_space *space)
+{
+    struct mpl_holders *holders = space->holders;
+    struct look look = {
+        .space = space, .holders = holders, .deadline_ns = mpl_now_ns() + MPL_HOLDERS_NS};
+    bool none;
+
+    mpl_lock_enter(&holders->lock);
+    holders->cut = false;
+    holders->nr_told = 0;
+    holders->asked_nr = 0;
+    memset(holders->nr_of, 0, sizeof(holders->nr_of));
+    none = mpl_proc_each("/proc/thread-self/fd", look.deadline_ns, find_ring, &look) &&
+           mpl_proc_lines("/proc/thread-self/maps", look.deadline_ns, is_no_ring, &look);
+    holders->cut = true; /* it was no look at all of them */
+    mpl_lock_leave(&holders->lock);
+    return !none;
+}
+
 /* Has a unit of this row of addresses its frame among those? */
 static bool lies_in(const struct memplug_space *space, const struct memplug_holder *holder,
                     uint64_t first_pfn, uint64_t nr_pages)

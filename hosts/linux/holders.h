@@ -32,6 +32,9 @@ struct mpl_holders {
 /* Look anew. Takes the lock; under no fence. */
 void mpl_holders_look(struct memplug_space *space);
 
+/* May an io_uring have registered buffers in the space? True also where it is not told. */
+bool mpl_holders_registered(struct memplug_space *space);
+
 /* The next one that is told and has a page in these frames, from *at on; null: no more. With the
  * lock. futex: such as wait there, instead of such as hold it. */
 const struct memplug_holder *mpl_holders_next(const struct memplug_space *space, uint64_t first_pfn,

@@ -85,3 +85,10 @@ bool mpl_holes_none(int fd, uint64_t offset, unsigned nr_pages)
 
     return count_pages(fd, offset, nr_pages, &nr) == 0 && nr == nr_pages;
 }
+
+bool mpl_holes_all(int fd, uint64_t offset, unsigned nr_pages)
+{
+    uint64_t nr = 0;
+
+    return count_pages(fd, offset, nr_pages, &nr) == 0 && nr == 0;
+}

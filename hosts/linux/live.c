@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "live.h"
 
+#include "first_write.h"
 #include "locks.h"
 #include "sys.h"
 #include "waiters.h"
@@ -16,7 +17,7 @@
 
 /* --- may it move? ----------------------------------------------------------------------------- */
 
-static bool is_shmem(const struct mpl_location *location)
+bool mpl_live_is_shmem(const struct mpl_location *location)
 {
     struct statfs filesystem;
 
@@ -45,7 +46,7 @@ static int check_fence(const struct memplug_space *space, const struct mpl_locat
 int mpl_live_check(const struct memplug_space *space, const struct mpl_location *from,
                    const char **why, const char **remedy)
 {
-    bool shmem = is_shmem(from);
+    bool shmem = mpl_live_is_shmem(from);
     int result = check_fence(space, from, shmem, why, remedy);
 
     if (result != 0 || space->pins_wanted == MEMPLUG_PINS_TRUSTED)
@@ -148,6 +149,10 @@ int mpl_live_claim(struct memplug_space *space, struct memplug_move *move,
     if (mpl_space_locate(space, move->from.nr, &unit->from, &why) != 0 ||
         mpl_space_locate(space, move->to.nr, &unit->to, &why) != 0)
         result = -EBUSY;
+    if (result == 0) {
+        result = mpl_first_settle_unit(space, index);
+        why = result != 0 ? "a forked child has it, and cannot be given a copy" : why;
+    }
     if (result == 0)
         result = check_unit(space, unit, &why);
     if (result == 0 && mpl_owners_grow(space, move->to.nr) != 0) {

@@ -96,6 +96,9 @@ void mpl_live_describe(void *context, memplug_pfn_t pfn, uint64_t cookie,
 /* Lock the unit that has this frame, or -ENOENT. */
 int mpl_live_lock(const struct memplug_space *space, uint64_t pfn, uint64_t cookie);
 
+/* Does it lie in a memfd or in tmpfs? */
+bool mpl_live_is_shmem(const struct mpl_location *location);
+
 /* Write down of a unit that stays whether it does for a page that is held; its record is locked. */
 void mpl_live_note_held(struct mpl_unit *record, bool held);
 

@@ -108,19 +108,26 @@ static bool take(struct reader *reader, const char *bytes, long length)
     return true;
 }
 
-bool mpl_proc_lines(const char *path, uint64_t deadline_ns, mpl_proc_line *act, void *context)
+bool mpl_proc_lines_of(int fd, uint64_t deadline_ns, mpl_proc_line *act, void *context)
 {
     struct reader reader = {.act = act, .context = context};
     char bytes[4096];
-    int fd = mpl_sys_open(path, O_RDONLY);
     bool more = fd >= 0;
     long length = 0;
 
     while (more && (length = mpl_sys_read(fd, bytes, sizeof(bytes))) > 0)
         more = take(&reader, bytes, length) && mpl_now_ns() < deadline_ns;
+    return more && length == 0;
+}
+
+bool mpl_proc_lines(const char *path, uint64_t deadline_ns, mpl_proc_line *act, void *context)
+{
+    int fd = mpl_sys_open(path, O_RDONLY);
+    bool all = mpl_proc_lines_of(fd, deadline_ns, act, context);
+
     if (fd >= 0)
         mpl_sys_close(fd);
-    return more && length == 0;
+    return all;
 }
 
 /* --- system calls ----------------------------------------------------------------------------- */

@@ -24,6 +24,7 @@ bool mpl_proc_each(const char *path, uint64_t deadline_ns, mpl_proc_number *act,
 
 /* Act on each line, without its end; a long one is cut to its head. As above. */
 typedef bool mpl_proc_line(void *context, const char *line);
+bool mpl_proc_lines_of(int fd, uint64_t deadline_ns, mpl_proc_line *act, void *context);
 bool mpl_proc_lines(const char *path, uint64_t deadline_ns, mpl_proc_line *act, void *context);
 
 /* The number that begins there, decimal or, behind 0x, hexadecimal; *at gets where it ends. */

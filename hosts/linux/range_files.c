@@ -265,10 +265,20 @@ static int show_latency(void *context, char *buffer, size_t size_bytes)
     put_pair(&text, "nr_refused_vmas", stat.nr_refused_vmas);
     put_pair(&text, "nr_refused_other", stat.nr_refused_other);
     put_pair(&text, "nr_attributes_lost", stat.nr_attributes_lost);
+    put_pair(&text, "nr_forks_lazy", stat.nr_forks_lazy);
+    put_pair(&text, "nr_forks_copied", stat.nr_forks_copied);
+    put_pair(&text, "nr_first_writes", stat.nr_first_writes);
+    put_pair(&text, "nr_settled_pages", stat.nr_settled_pages);
+    put_pair(&text, "nr_children_ended", stat.nr_children_ended);
     put_pair(&text, "pause_p50_ns", memplug_pause_ns(&stat.pause, 500));
     put_pair(&text, "pause_p99_ns", memplug_pause_ns(&stat.pause, 990));
     put_pair(&text, "pause_p999_ns", memplug_pause_ns(&stat.pause, 999));
     put_pair(&text, "pause_max_ns", stat.pause.max_ns);
+    if (stat.fork_copied_why != NULL) {
+        put(&text, "fork_copied_why ");
+        put(&text, stat.fork_copied_why);
+        put(&text, "\n");
+    }
     return end(&text);
 }
 

@@ -8,6 +8,7 @@
 #include "space.h"
 
 #include "attrs.h"
+#include "first_write.h"
 #include "sys.h"
 
 #include <errno.h>
@@ -434,6 +435,7 @@ static void scrub_part(struct memplug_space *space, const struct mpl_part *part)
     struct mpl_location location;
     const char *why;
 
+    mpl_first_settle_part(space, part);
     if (mpl_space_locate(space, pfn, &location, &why) == -ENXIO)
         return; /* the file was truncated: there is nothing, and touching it is SIGBUS */
     mpl_space_scrub(space, pfn, part->nr, &location);
@@ -505,6 +507,12 @@ void memplug_space_stat(const struct memplug_space *space, struct memplug_space_
         .nr_refused_other = counter(&counters->nr_refused_other),
         .nr_attributes_lost = counter(&counters->nr_attributes_lost),
         .nr_waiters_woken = counter(&counters->nr_waiters_woken),
+        .nr_forks_lazy = counter(&counters->nr_forks_lazy),
+        .nr_forks_copied = counter(&counters->nr_forks_copied),
+        .nr_first_writes = counter(&counters->nr_first_writes),
+        .nr_settled_pages = counter(&counters->nr_settled_pages),
+        .nr_children_ended = counter(&counters->nr_children_ended),
+        .fork_copied_why = space->fork.copied_why,
     };
     stat->moved_bytes = stat->nr_moves * space->unit_bytes;
     mpl_pause_read(&space->pause, &stat->pause);

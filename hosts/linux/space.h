@@ -7,7 +7,8 @@
  * program holds one unit at a time, and holds it for system calls only. The mover may hold many,
  * and takes none while a fence is up: a thread that holds a unit may be asleep at that fence, if
  * its stack is movable. So a caller waits at most for the moves of the units that its unit moves
- * together with.
+ * together with. Beneath a unit: fork.first's asking, held while the thread of first_write.h
+ * works, which takes none of these.
  *
  * A unit's record, its pages' attributes and its mappings are changed under its lock. The frame is
  * born pinned and unpinned when all three are complete.
@@ -29,6 +30,8 @@
 
 /* This unit's frame is of huge pages: it is mapped as a whole, whatever is taken of it. */
 #define MPL_UNIT_HUGE 1u
+/* A forked child may read its frame: first_write.h before its content changes. */
+#define MPL_UNIT_SHARED 2u
 
 struct mpl_unit {
     struct mpl_lock lock;
@@ -51,6 +54,8 @@ struct mpl_space_counters {
     _Atomic uint64_t nr_refused_pins, nr_refused_proof, nr_refused_vmas, nr_refused_other;
     _Atomic uint64_t nr_attributes_lost;
     _Atomic uint64_t nr_waiters_woken;
+    _Atomic uint64_t nr_forks_lazy, nr_forks_copied;
+    _Atomic uint64_t nr_first_writes, nr_settled_pages, nr_children_ended;
 };
 
 struct mpl_live;

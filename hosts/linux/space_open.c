@@ -4,6 +4,7 @@
 #include "space.h"
 
 #include "attend.h"
+#include "first_write.h"
 #include "holders.h"
 #include "live.h"
 #include "sys.h"
@@ -165,6 +166,7 @@ static void close_all(struct memplug_space *space)
 {
     struct memplug_linux *host = space->host;
 
+    mpl_first_close(space);
     mpl_pins_close(&space->pins);
     mpl_fence_close(&space->fence);
     if (space->uffd_device >= 0)

@@ -126,22 +126,59 @@ bool memplug_space_has(const struct memplug_space *space, const void *address);
 
 /*
  * before: in the thread that is about to fork, as the last thing that it does. After 0 private
- * copies stand in the place of all mappings, which a child inherits as they are at that moment;
+ * stand-ins are in the place of all mappings, which a child inherits as they are at that moment;
  * whoever else touches them sleeps until parent. alone: this thread is the only one, so that
  * nobody has to be held up. On failure nothing has changed, and a child will not have the mappings.
  * -EBUSY the thread's stack is in them; -EPERM not alone, and no full userfaultfd, or mappings of
  * files by which nobody can be held up; -ENOMEM there is
- * no room for copies; -EAGAIN. check: the first two of these, and nothing is done.
- * parent: after a 0, whether or not there is a child. It does not fail.
- * child: what it has is its own, ordinary memory; descriptors of the host and the space are
- * closed. Nothing of the pool, host and space may be used afterwards but memplug_space_has().
+ * no room for stand-ins; -EAGAIN. check: the first two of these, and nothing is done.
+ * parent: after a 0, whether or not there is a child. -EAGAIN, of lazy forks only: a child, if
+ * there is one, gets it too, and must end; all else is done.
+ * child: what it has is its own; descriptors of the host and the space are closed. Nothing of the
+ * pool, host and space may be used afterwards but memplug_space_has() and memplug_space_child_*().
  */
 int memplug_space_fork_check(const struct memplug_space *space, bool alone,
                              struct memplug_reason *reason);
 int memplug_space_fork_before(struct memplug_space *space, bool alone,
                               struct memplug_reason *reason);
-void memplug_space_fork_parent(struct memplug_space *space);
-void memplug_space_fork_child(struct memplug_space *space);
+int memplug_space_fork_parent(struct memplug_space *space);
+int memplug_space_fork_child(struct memplug_space *space);
+
+/*
+ * From now on forks are lazy: what lies in memfds or tmpfs, can be written and is not alone, the
+ * child shares until somebody writes; all else is copied in before(). A page's first write in the
+ * parent waits until all children have it for themselves, which a thread of the library's sees to;
+ * so do unmap, discard and moves. A child that can neither be given its copy (it has become
+ * undumpable or another user, and its parent may not trace such) nor may share in silence is ended,
+ * by SIGKILL: memplug_space_stat.nr_children_ended, and ended() is told, in the library's thread,
+ * where it must not allocate; may be null. If even that is not permitted, who writes waits until
+ * the child has ended. I/O that is in flight during a fork and writes into the
+ * memory may show in the child, as with a private mapping; while an io_uring has registered
+ * buffers forks copy.
+ *
+ * Tries it once on a child made for that. Makes a thread: not beneath malloc. -EPERM no full
+ * userfaultfd, or children cannot be reached; -ENOSYS, -EOPNOTSUPP, -ENOMEM, -EAGAIN; -EALREADY it
+ * was called before, in vain. Forks copy then, as they do without it.
+ */
+int memplug_space_fork_lazily(struct memplug_space *space, void (*ended)(int pid),
+                              struct memplug_reason *reason);
+
+/*
+ * In a child, on any addresses; of what is not shared they do nothing.
+ * own: becomes the child's now. Before it forks, makes the memory unwritable or moves it, and
+ * before it becomes what its parent may not trace. A child of its own has nothing else.
+ * discard: reads as zeros. Before MADV_DONTNEED, which would bring the parent's content; MADV_FREE
+ * is not to be used.
+ * unmapped: before it is unmapped, or something else is mapped there.
+ * hides: before it becomes undumpable or another user: own of all, unless its parent may trace
+ * every process (CAP_SYS_PTRACE).
+ */
+void memplug_space_child_own(struct memplug_space *space, const void *address,
+                             uint64_t size_bytes);
+void memplug_space_child_discard(struct memplug_space *space, void *address, uint64_t size_bytes);
+void memplug_space_child_unmapped(struct memplug_space *space, const void *address,
+                                  uint64_t size_bytes);
+void memplug_space_child_hides(struct memplug_space *space);
 
 /* The lowest descriptor from this one on that belongs to the space or its host; -1: there is no
  * other. For a program that closes whatever it finds. */
@@ -206,6 +243,11 @@ struct memplug_space_stat {
     uint64_t nr_refused_other;
     uint64_t nr_attributes_lost; /* an attribute could not be set again after a move */
     uint64_t nr_waiters_woken;  /* that slept on a shared futex in a unit that moved */
+    uint64_t nr_forks_lazy, nr_forks_copied;
+    uint64_t nr_first_writes;   /* that waited until the children had their copies */
+    uint64_t nr_settled_pages;  /* copied for a child, each once */
+    uint64_t nr_children_ended; /* that could not be given theirs */
+    const char *fork_copied_why; /* of the last fork; null: it was lazy, or there was none */
     struct memplug_pause pause; /* of units that moved */
     struct memplug_pause refused; /* of units that stayed although their writers were held up */
 };
