@@ -3,6 +3,7 @@
  * A program whose heap is moved while it does what makes that hard: victim NAME. It ends with 0
  * when its memory was replaced often enough (the file MOVER_DONE is there) and all was right.
  */
+#define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <liburing.h>
@@ -16,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -174,6 +176,60 @@ static int test_refused(void)
     atomic_store(&stop, true);
     pthread_join(thread, NULL);
     check_objects();
+    return 0;
+}
+
+/* What a child does to memory that it may share with its parent. */
+static int child_changes(unsigned char *memory)
+{
+    static const unsigned char zeros[8 * PAGE];
+    unsigned char *larger;
+
+    CHECK(madvise(memory, 8 * PAGE, MADV_DONTNEED) == 0 && memcmp(memory, zeros, 8 * PAGE) == 0);
+    CHECK(madvise(memory + 8 * PAGE, 8 * PAGE, MADV_FREE) == 0);
+    memset(memory + 8 * PAGE, 3, 8 * PAGE);
+    CHECK(mprotect(memory + 16 * PAGE, 8 * PAGE, PROT_READ) == 0);
+    larger = mremap(memory + 24 * PAGE, 8 * PAGE, 16 * PAGE, MREMAP_MAYMOVE);
+    CHECK(larger != MAP_FAILED && larger[0] == 9 && larger[8 * PAGE] == 0);
+    CHECK(munmap(memory + 32 * PAGE, 8 * PAGE) == 0);
+    CHECK(mmap(memory + 32 * PAGE, 8 * PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
+               0) == memory + 32 * PAGE);
+    CHECK(setuid(getuid()) == 0 && prctl(PR_SET_DUMPABLE, 0) == 0);
+    usleep(200000); /* the parent writes */
+    CHECK(memcmp(memory, zeros, 8 * PAGE) == 0);
+    CHECK(memcmp(memory + 32 * PAGE, zeros, 8 * PAGE) == 0);
+    for (unsigned at = 0; at < 8 * PAGE; at++)
+        CHECK(memory[8 * PAGE + at] == 3 && memory[16 * PAGE + at] == 9 && larger[at] == 9);
+    for (unsigned at = 40 * PAGE; at < 64 * PAGE; at++)
+        CHECK(memory[at] == 9);
+    check_objects();
+    return 0;
+}
+
+static int test_changes(void)
+{
+    unsigned char *memory = NULL;
+
+    make_objects();
+    CHECK(posix_memalign((void **)&memory, PAGE, 64 * PAGE) == 0);
+    for (unsigned round = 0; round < 2 || !moved_enough(); round++) {
+        int status;
+        pid_t pid;
+
+        memset(memory, 9, 64 * PAGE);
+        pid = fork();
+        if (pid == 0)
+            _exit(child_changes(memory));
+        CHECK(pid > 0);
+        usleep(50000);
+        memset(memory, 0xdd, 64 * PAGE);
+        for (unsigned i = 0; i < NR_OBJECTS; i++)
+            memset(objects[i], 0xdd, OBJECT_BYTES);
+        CHECK(waitpid(pid, &status, 0) == pid && status == 0);
+        for (unsigned i = 0; i < NR_OBJECTS; i++)
+            memset(objects[i], (int)i + 1, OBJECT_BYTES);
+    }
+    free(memory);
     return 0;
 }
 
@@ -487,7 +543,7 @@ int main(int argc, char **argv)
     } tests[] = {
         {"fork", test_fork},   {"refused", test_refused}, {"clone", test_clone},
         {"close", test_close}, {"shared", test_shared},   {"calls", test_calls},
-        {"locked", test_locked}, {"direct", test_direct},
+        {"locked", test_locked}, {"direct", test_direct}, {"changes", test_changes},
     };
 
     for (unsigned i = 0; i < sizeof(tests) / sizeof(tests[0]) && argc == 2; i++)

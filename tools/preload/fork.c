@@ -4,8 +4,9 @@
  * innermost, which are those that were registered first. That is why registering is taken too:
  * whoever comes first has ours go before.
  *
- * A child has copies of its own, in ordinary memory, and no pool. Whoever makes a process without
- * these handlers (clone) gives it no heap: it dies at the first touch.
+ * A child has no pool. What it has of its parent's it may still share with it (mpl_pre_child());
+ * its own fork comes here too, and first makes that its own. Whoever makes a process without these
+ * handlers (clone) gives it no heap: it dies at the first touch.
  */
 #define _GNU_SOURCE
 #include "preload.h"
@@ -35,6 +36,9 @@ static int before_error;
 static bool begun;
 /* The thread whose fork has failed, until it knows; and the error. */
 static _Atomic pid_t failed_thread;
+static atomic_bool lazy;
+/* In a child: the space of its parent. */
+static struct memplug_space *_Atomic inherited;
 
 /* --- is this thread alone? -------------------------------------------------------------------- */
 
@@ -59,10 +63,11 @@ static unsigned count_threads(void)
     return mpl_text_number(word, &nr) ? (unsigned)nr : UINT_MAX;
 }
 
-/* But for the server's threads, which do not touch the heap. */
+/* But for the library's threads, which do not touch the heap. */
 static bool is_alone(void)
 {
-    return __libc_single_threaded || count_threads() == 1 + mpl_pre_serve_threads();
+    return __libc_single_threaded ||
+           count_threads() == 1 + mpl_pre_serve_threads() + atomic_load(&lazy);
 }
 
 /* --- handlers --------------------------------------------------------------------------------- */
@@ -84,6 +89,8 @@ static void before_fork(void)
 
     begun = false;
     before_error = 0;
+    if (!space && mpl_pre_child())
+        memplug_space_child_own(mpl_pre_child(), NULL, UINTPTR_MAX);
     if (!space)
         return;
     before_error = begin(space, &reason);
@@ -96,21 +103,25 @@ static void before_fork(void)
 
 static void in_parent(void)
 {
-    if (begun)
-        memplug_space_fork_parent(mpl_preload.space);
+    if (begun && memplug_space_fork_parent(mpl_preload.space) != 0)
+        atomic_store(&failed_thread, (pid_t)syscall(SYS_gettid));
     begun = false;
+}
+
+static void end_child(void)
+{
+    syscall(SYS_exit_group, MPL_PRE_EXIT);
+    __builtin_unreachable();
 }
 
 static void in_child(void)
 {
     if (atomic_load_explicit(&mpl_preload.state, memory_order_relaxed) != MPL_PRE_READY)
         return;
-    if (before_error != 0) {
-        syscall(SYS_exit_group, MPL_PRE_EXIT);
-        __builtin_unreachable();
-    }
+    if (before_error != 0 || memplug_space_fork_child(mpl_preload.space) != 0)
+        end_child();
     mpl_pre_serve_forget();
-    memplug_space_fork_child(mpl_preload.space);
+    atomic_store(&inherited, mpl_preload.space);
     atomic_store_explicit(&registering.word, 0, memory_order_relaxed); /* who held it is not here */
     atomic_store_explicit(&mpl_preload.state, MPL_PRE_NONE, memory_order_release);
     begun = false;
@@ -158,12 +169,39 @@ MPL_PRE_EXPORT int __register_atfork(void (*before)(void), void (*parent)(void),
 
 /* --- fork ------------------------------------------------------------------------------------- */
 
+struct memplug_space *mpl_pre_child(void)
+{
+    return atomic_load_explicit(&inherited, memory_order_acquire);
+}
+
+/* In the library's thread. */
+static void say_ended(int pid)
+{
+    struct mpl_line line = {.length = 0};
+
+    mpl_line_add(&line, "the forked child ");
+    mpl_line_add_number(&line, (uint64_t)pid);
+    mpl_line_add(&line, " was ended: it shared memory that its parent was about to change, and"
+                        " could not be given a copy (it may not be traced, or not write it)");
+    mpl_say(&line);
+}
+
+/* At the first fork: it takes a thread, which cannot be made in a handler. Where it does not work
+ * forks copy; memplug/host/latency has their number, and memplug doctor says why. */
+static void be_lazy(struct memplug_space *space)
+{
+    if (memplug_space_fork_lazily(space, say_ended, NULL) == 0)
+        atomic_store(&lazy, true);
+}
+
 /* What can be known beforehand is an error of fork's; the rest the handlers find. */
 static bool can_fork(void)
 {
     struct memplug_space *space = mpl_pre_space_if_open();
     struct memplug_reason reason = MPL_NO_REASON;
 
+    if (space)
+        be_lazy(space);
     if (!space || memplug_space_fork_check(space, false, &reason) == 0)
         return true;
     if (reason.error == -EPERM && is_alone())

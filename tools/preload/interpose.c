@@ -124,6 +124,8 @@ static void *take_mmap(uintptr_t caller, void *address, size_t size_bytes, int p
         if (space)
             return map_new(space, size_bytes, protection, flags);
     }
+    if ((flags & MAP_FIXED) != 0)
+        mpl_pre_child_unmaps(address, size_bytes);
     return (void *)syscall(SYS_mmap, address, size_bytes, protection, flags, fd, offset);
 }
 
@@ -166,8 +168,10 @@ MPL_PRE_EXPORT int munmap(void *address, size_t size_bytes)
     struct memplug_space *space = space_with(address);
     int error;
 
-    if (!space)
+    if (!space) {
+        mpl_pre_child_unmaps(address, size_bytes);
         return (int)syscall(SYS_munmap, address, size_bytes);
+    }
     error = memplug_unmap(space, address, size_bytes);
     if (error == 0)
         mpl_pre_shrink();
@@ -178,8 +182,10 @@ MPL_PRE_EXPORT int mprotect(void *address, size_t size_bytes, int protection)
 {
     struct memplug_space *space = space_with(address);
 
-    if (!space || size_bytes == 0)
+    if (!space || size_bytes == 0) {
+        mpl_pre_child_protects(address, size_bytes, protection);
         return (int)syscall(SYS_mprotect, address, size_bytes, protection);
+    }
     return answer(memplug_protect(space, address, size_bytes, protection));
 }
 
@@ -188,8 +194,10 @@ MPL_PRE_EXPORT int madvise(void *address, size_t size_bytes, int advice)
 {
     struct memplug_space *space = space_with(address);
 
-    if (!space || size_bytes == 0)
+    if (!space || size_bytes == 0) {
+        mpl_pre_child_advises(address, size_bytes, advice);
         return (int)syscall(SYS_madvise, address, size_bytes, advice);
+    }
     if (advice == MADV_DOFORK)
         return 0;
     return answer(memplug_advise(space, address, size_bytes, advice));
@@ -272,6 +280,8 @@ MPL_PRE_EXPORT void *mremap(void *old, size_t old_bytes, size_t new_bytes, int f
         target = va_arg(arguments, void *);
         va_end(arguments);
     }
+    if (!space && mpl_pre_child_remaps(old, old_bytes, new_bytes, flags, &target))
+        return target;
     if (!space)
         return (void *)syscall(SYS_mremap, old, old_bytes, new_bytes, flags, target);
     return remap(space, old, old_bytes, new_bytes, flags);

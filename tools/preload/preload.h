@@ -151,5 +151,15 @@ void mpl_pre_serve_forget(void);
 
 /* Before anybody else's handlers. */
 void mpl_pre_fork_open(void);
+/* In a forked child: the space of its parent, for memplug_space_child_own() and its kind. */
+struct memplug_space *mpl_pre_child(void);
+
+/* --- child.c: before the kernel is asked ------------------------------------------------------ */
+
+void mpl_pre_child_unmaps(const void *address, size_t size_bytes);
+void mpl_pre_child_protects(const void *address, size_t size_bytes, int protection);
+void mpl_pre_child_advises(void *address, size_t size_bytes, int advice);
+/* True: it is done, with this result. */
+bool mpl_pre_child_remaps(void *old, size_t old_bytes, size_t new_bytes, int flags, void **result);
 
 #endif

@@ -3,6 +3,7 @@
 #include "preload.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -53,18 +54,31 @@ void mpl_say_open(void)
     errno = saved;
 }
 
+static bool is_standard_error(int fd)
+{
+    struct stat status;
+
+    return standard_error.known && fstat(fd, &status) == 0 &&
+           status.st_dev == standard_error.dev && status.st_ino == standard_error.ino;
+}
+
 void mpl_say(const struct mpl_line *line)
 {
     struct mpl_line whole = {.length = 0};
-    struct stat status;
     int saved = errno;
+    int fd = 2, own = -1;
 
     mpl_line_add(&whole, "memplug: ");
     mpl_line_add_text(&whole, (struct mpl_text){line->text, line->length});
     whole.text[whole.length++] = '\n';
-    if (standard_error.known && fstat(2, &status) == 0 && status.st_dev == standard_error.dev &&
-        status.st_ino == standard_error.ino)
-        syscall(SYS_write, 2, whole.text, whole.length);
+    /* A thread of ours has a table of descriptors of its own, without it. */
+    if (syscall(SYS_fcntl, 2, F_GETFD) < 0)
+        fd = own = (int)syscall(SYS_openat, AT_FDCWD, "/proc/self/fd/2",
+                                O_WRONLY | O_APPEND | O_NOCTTY | O_NONBLOCK | O_CLOEXEC, 0);
+    if (is_standard_error(fd))
+        syscall(SYS_write, fd, whole.text, whole.length);
+    if (own >= 0)
+        syscall(SYS_close, own);
     errno = saved;
 }
 

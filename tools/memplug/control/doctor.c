@@ -376,6 +376,21 @@ static void check_move(struct finding *finding)
         find(finding, BAD, text, "see above");
 }
 
+static void check_forks(struct finding *finding)
+{
+    struct trial trial = {.host = NULL};
+    char text[512];
+    int error = open_trial(&trial);
+
+    if (error == 0)
+        error = memplug_space_fork_lazily(trial.space, NULL, &trial.reason);
+    memplug_reason_text(&trial.reason, text, sizeof(text));
+    if (error == 0)
+        find(finding, GOOD, "a child can share memory until somebody writes", "");
+    else
+        find(finding, POOR, text, "forks copy the heap: allow a process to trace its children");
+}
+
 /* --- all of it -------------------------------------------------------------------------------- */
 
 static const struct check {
@@ -395,7 +410,8 @@ static const struct check {
     {"overcommit", check_overcommit},
     {"allocators", check_allocators},
     {"sockets", check_runtime},
-    {"moving", check_move}, /* the last: it leaves its pool to the end of the process */
+    {"forks", check_forks}, /* the last two: they leave their pools to the end of the process */
+    {"moving", check_move},
 };
 
 int control_doctor(const struct control_options *options, struct memplug_client *client)
