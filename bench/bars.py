@@ -62,6 +62,7 @@ GROUPS = [
         'live-memplug hugetlb trusted': (['hugetlb', 'trusted'], MOVE),
         'live-memplug hugetlb proved': (['hugetlb', 'proved'], MOVE),
     }),
+    Group('fork', 1, {'fork-memplug': ([], ['fork'])}),
     Group('growth', 0, {
         **{f'grow-memplug plug {gib}': ([str(gib)], [f'plug {gib}']) for gib in PLUG_GIB},
         **{f'grow-memplug pool {gib}': ([str(gib)], [f'pool {gib}']) for gib in POOL_GIB},
@@ -197,6 +198,18 @@ def move_rows():
                   ('<=', 1.0))
 
 
+def fork_rows():
+    for figure, text in [('fork', 'fork with 256 MiB'), ('exec', 'the same, exec and wait'),
+                         ('write-p50', 'first write in 64 KiB beside a child, p50'),
+                         ('write-p99', 'first write in 64 KiB beside a child, p99'),
+                         ('write', 'first write to a page, one after the other'),
+                         ('discard', 'discard of a page beside a child')]:
+        for way in ('lazy', 'copied'):
+            yield Row(None, f'{text}, {way}', 'linux', 'ns',
+                      ('fork-memplug', 'fork', [f'{figure}-{way}'], 1), 'a private mapping',
+                      [('fork-memplug', 'fork', [f'{figure}-native'], 1)])
+
+
 def other_rows():
     for how, limit, less in [('block', 256, 0), ('host', 13 * 1024, 2 << 20)]:
         text = 'self-hosted' if how == 'block' else "memmap of the host's, without the memmap"
@@ -252,6 +265,7 @@ def all_rows():
     yield from frag_rows()
     yield from plug_rows()
     yield from move_rows()
+    yield from fork_rows()
     yield from other_rows()
     yield from growth_rows()
     yield from even_rows()

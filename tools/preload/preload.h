@@ -6,7 +6,7 @@
  * stdio, takes a lock of the program's or thread-local storage other than errno.
  *
  * One pool a process. The process that memplug run started has it; a program that it starts has
- * one of its own or, without "children", none. A forked child has ordinary memory.
+ * one of its own or, without "children", none. A forked child has no pool.
  */
 #ifndef PRELOAD_H
 #define PRELOAD_H
