@@ -336,6 +336,8 @@ static int check_removal(struct mpl_op *op, const struct memplug_blocks *runs, u
 {
     int error = check_order(op, runs, nr_runs);
 
+    if (error == 0 && runs[0].first == 0)
+        error = mpl_fail(op, -MPL_EINVAL, "block 0 is no range's: address 0 is none", NULL);
     for (unsigned i = 0; i < nr_runs && error == 0; i++)
         error = check_units(op, runs[i].first, runs[i].nr_blocks);
     for (unsigned i = 0; i < nr_runs && error == 0; i++)

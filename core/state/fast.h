@@ -202,7 +202,7 @@ static inline int mpl_held_give(struct memplug *pool, struct mpl_held *held, mem
     uint64_t free = __atomic_load_n(word, __ATOMIC_ACQUIRE);
     uint64_t head = __atomic_load_n(mpl_held_head(pool, held), __ATOMIC_ACQUIRE);
 
-    if (MPL_UNLIKELY(held->word * MPL_WORD_PAGES + nr < block->nr_memmap_pages ||
+    if (MPL_UNLIKELY((uint64_t)held->word * MPL_WORD_PAGES + nr < block->nr_memmap_pages ||
                      !mpl_is_single_in(block, free, head, bit) || mpl_is_marked(block)))
         return MPL_LONG_WAY;
     /* Before the mark is looked at again: see mpl_frame_is_used(). */

@@ -180,12 +180,12 @@ bool mpl_frames_prepare(struct memplug *pool, struct mpl_zone *zone, struct mpl_
     if (mine)
         MPL_PUT(block->copying, true);
     mpl_spin_unlock(&zone->lock);
-    if (mine)
+    if (mine) {
         copy(pool, block);
-    if (mine)
         MPL_PUT(block->copying, false);
-    else
-        pool->host->ops->relax(pool->host->context, 0);
+    } else {
+        mpl_frames_settle(pool, block);
+    }
     mpl_spin_lock(pool, &zone->lock);
     return true;
 }

@@ -393,19 +393,30 @@ static inline int end_frame(struct memplug *pool, struct mpl_block *block, uint6
     return claim(pool, block, index, isolated, later);
 }
 
+/* A frame that is the caller's: not before, since a block whose frames nobody has may look into a
+ * pattern (fresh.c). */
+static inline void held_one(struct memplug *pool, struct mpl_held *one, struct mpl_block *block,
+                            uint64_t index)
+{
+    MPL_ASSERT(mpl_bitmaps(block) == block->own_bitmaps);
+    mpl_held_set(pool, one, block, index / MPL_WORD_PAGES, bit_of(index));
+}
+
 /* In an isolated pageblock frames change under the zone's lock only, as offline looks at them. */
-static int free_isolated(struct memplug *pool, struct mpl_block *block, uint64_t index,
-                         bool ended, struct mpl_held *one)
+static int free_isolated(struct memplug *pool, struct mpl_block *block, uint64_t index, bool ended)
 {
     struct mpl_zone *zone = mpl_frames_lock_zone(pool, block);
+    struct mpl_held one;
     bool later;
     int error;
 
     if (zone == NULL)
         return -MPL_ENODEV;
     error = end_frame(pool, block, index, ended, true, &later);
-    if (error == 0 && !later)
-        mpl_frames_unhold(pool, block, one);
+    if (error == 0 && !later) {
+        held_one(pool, &one, block, index);
+        mpl_frames_unhold(pool, block, &one);
+    }
     mpl_spin_unlock(&zone->lock);
     return error;
 }
@@ -420,12 +431,13 @@ static int free_frame(struct memplug *pool, struct mpl_slot *slot, memplug_pfn_t
 
     if (MPL_UNLIKELY(block == NULL))
         return -MPL_ENODEV;
-    mpl_held_set(pool, &one, block, index / MPL_WORD_PAGES, bit_of(index));
     if (MPL_UNLIKELY(mpl_isolated(pool, block, index)))
-        return free_isolated(pool, block, index, ended, &one);
+        return free_isolated(pool, block, index, ended);
     error = end_frame(pool, block, index, ended, false, &later);
-    if (error == 0 && !later)
+    if (error == 0 && !later) {
+        held_one(pool, &one, block, index);
         keep_freed(pool, slot, &one);
+    }
     return error;
 }
 

@@ -130,10 +130,10 @@ static int look_at_protection(int pagemap, uintptr_t va, size_t len)
 
     while (len > 0) {
         size_t nr = len / PAGE_BYTES < NR_ENTRIES ? len / PAGE_BYTES : NR_ENTRIES;
-        ssize_t got = pread(pagemap, entries, nr * sizeof(*entries),
-                            (off_t)(va / PAGE_BYTES * sizeof(*entries)));
+        long got = mpl_sys_pread(pagemap, entries, nr * sizeof(*entries),
+                                 va / PAGE_BYTES * sizeof(*entries));
 
-        if (got != (ssize_t)(nr * sizeof(*entries)))
+        if (got != (long)(nr * sizeof(*entries)))
             return got < 0 ? -errno : -EIO;
         if (!are_protected(entries, nr))
             return -EAGAIN;
@@ -146,7 +146,7 @@ static int look_at_protection(int pagemap, uintptr_t va, size_t len)
 /* Again until every page is protected. A page that is touched all the time can win for long. */
 static int insist(const struct mpl_fence *f, struct uffdio_writeprotect *wp)
 {
-    int pagemap = open("/proc/thread-self/pagemap", O_RDONLY | O_CLOEXEC);
+    int pagemap = mpl_sys_open("/proc/thread-self/pagemap", O_RDONLY);
     int err = pagemap < 0 ? -errno : -EAGAIN;
 
     for (unsigned i = 0; i < TRIES && err == -EAGAIN; i++) {

@@ -42,6 +42,8 @@ static const char help[] =
     "  -p, --pins MODE       proved (default): memory moves only if no I/O holds it;\n"
     "                        trusted: there is no direct I/O into the heap\n"
     "  -f, --policy FILE     lines NAME=VALUE, such as auto_movable_ratio=400\n"
+    "  -k, --fork MODE       copy (default): a forked child gets its own memory at once;\n"
+    "                        lazy: when one of the two first writes it\n"
     "  -c, --children        programs that PROGRAM starts have pools of their own\n"
     "  -h, --help\n"
     "\n"
@@ -152,6 +154,10 @@ static int take_option(struct options *options, int option, const char *value)
         return strcmp(value, "proved") == 0 || strcmp(value, "trusted") == 0
                    ? add_line(options, "pins", mpl_text_of(value))
                    : complain("pins are proved or trusted", value);
+    case 'k':
+        return strcmp(value, "copy") == 0 || strcmp(value, "lazy") == 0
+                   ? add_line(options, "fork", mpl_text_of(value))
+                   : complain("a fork is copy or lazy", value);
     case 'f':
         return add_policies(options, value);
     case 'c':
@@ -168,13 +174,14 @@ static int read_options(struct options *options, int argc, char **argv, int *sta
     static const struct option longs[] = {
         {"range", required_argument, NULL, 'r'},     {"limit", required_argument, NULL, 'l'},
         {"allocator", required_argument, NULL, 'a'}, {"pins", required_argument, NULL, 'p'},
-        {"policy", required_argument, NULL, 'f'},    {"children", no_argument, NULL, 'c'},
-        {"help", no_argument, NULL, 'h'},            {NULL, 0, NULL, 0},
+        {"policy", required_argument, NULL, 'f'},    {"fork", required_argument, NULL, 'k'},
+        {"children", no_argument, NULL, 'c'},        {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0},
     };
     int option;
 
     *status = USAGE;
-    while ((option = getopt_long(argc, argv, "+r:l:a:p:f:ch", longs, NULL)) != -1) {
+    while ((option = getopt_long(argc, argv, "+r:l:a:p:f:k:ch", longs, NULL)) != -1) {
         if (option == 'h') {
             fputs(help, stdout);
             *status = 0;

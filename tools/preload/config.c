@@ -107,6 +107,10 @@ static bool read_line(struct mpl_pre_config *config, struct mpl_text name, struc
         config->pins = mpl_text_is(value, "trusted") ? MEMPLUG_PINS_TRUSTED : MEMPLUG_PINS_PROVED;
         return mpl_text_is(value, "trusted") || mpl_text_is(value, "proved");
     }
+    if (mpl_text_is(name, "fork")) {
+        config->lazy = mpl_text_is(value, "lazy");
+        return config->lazy || mpl_text_is(value, "copy");
+    }
     if (mpl_text_is(name, "children")) {
         config->children = mpl_text_is(value, "1");
         return true;

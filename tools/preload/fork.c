@@ -31,11 +31,12 @@ static struct mpl_pre_lock registering;
 static register_t_ *real_register;
 static fork_t_ *real_fork, *real_raw_fork;
 
-/* Of the fork under way; forks come one at a time, by the C library's lock. */
-static int before_error;
-static bool begun;
-/* The thread whose fork has failed, until it knows; and the error. */
-static _Atomic pid_t failed_thread;
+/* Of this thread's fork: handlers of several may run at once. Not looked up by a call, which could
+ * allocate. */
+#define OF_THREAD static _Thread_local __attribute__((tls_model("initial-exec")))
+OF_THREAD int before_error;
+OF_THREAD bool begun;
+OF_THREAD bool failed; /* until it knows */
 static atomic_bool lazy;
 /* In a child: the space of its parent. */
 static struct memplug_space *_Atomic inherited;
@@ -87,7 +88,7 @@ static void before_fork(void)
     struct memplug_space *space = mpl_pre_space_if_open();
     struct memplug_reason reason = MPL_NO_REASON;
 
-    begun = false;
+    begun = failed = false;
     before_error = 0;
     if (!space && mpl_pre_child())
         memplug_space_child_own(mpl_pre_child(), NULL, UINTPTR_MAX);
@@ -95,16 +96,16 @@ static void before_fork(void)
         return;
     before_error = begin(space, &reason);
     begun = before_error == 0;
+    failed = !begun;
     if (begun)
         return;
-    atomic_store(&failed_thread, (pid_t)syscall(SYS_gettid));
     mpl_say_reason("a child process cannot have this program's memory", &reason);
 }
 
 static void in_parent(void)
 {
     if (begun && memplug_space_fork_parent(mpl_preload.space) != 0)
-        atomic_store(&failed_thread, (pid_t)syscall(SYS_gettid));
+        failed = true;
     begun = false;
 }
 
@@ -200,7 +201,7 @@ static bool can_fork(void)
     struct memplug_space *space = mpl_pre_space_if_open();
     struct memplug_reason reason = MPL_NO_REASON;
 
-    if (space)
+    if (space && mpl_preload.lazy)
         be_lazy(space);
     if (!space || memplug_space_fork_check(space, false, &reason) == 0)
         return true;
@@ -214,9 +215,7 @@ static bool can_fork(void)
 /* The handlers cannot refuse; a child that has no heap ends at once, and is not the program's. */
 static pid_t undo_child(pid_t pid)
 {
-    pid_t me = (pid_t)syscall(SYS_gettid);
-
-    if (pid <= 0 || !atomic_compare_exchange_strong(&failed_thread, &me, 0))
+    if (pid <= 0 || !failed)
         return pid;
     while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
         ;

@@ -168,6 +168,7 @@ static bool open_space(const struct mpl_pre_config *config, struct memplug_reaso
     if (memplug_space_open(mpl_preload.host, mpl_preload.pool, &wanted, &mpl_preload.space,
                            reason) != 0)
         return false;
+    mpl_preload.lazy = config->lazy;
     if (reason->why && !config->checked)
         mpl_say_reason("memory of this program cannot be moved", reason);
     return true;

@@ -26,6 +26,7 @@
  *   children=1   a program that it starts has a pool that grows by itself
  *   limit=SIZE   of a pool that grows by itself
  *   pins=proved|trusted
+ *   fork=copy|lazy
  *   uffd=N       an open descriptor of /dev/userfaultfd
  *   range=SPEC   see range.h; any number
  *   policy=NAME=VALUE   an attribute and what is written to it; any number
@@ -66,6 +67,7 @@ struct mpl_pre_config {
     pid_t pid;            /* 0: whoever reads it */
     uint64_t limit_bytes; /* 0: by default */
     enum memplug_pins pins;
+    bool lazy;            /* forks */
     int uffd;             /* -1: none */
     unsigned nr_ranges;
     int nr_nodes;
@@ -104,6 +106,7 @@ struct mpl_preload {
     struct memplug_range_files files;
     uint64_t block_bytes, page_bytes;
 
+    bool lazy; /* forks, from the first one on */
     /* grow.c: one memfd as large as the limit, plugged in block by block. */
     bool grows;
     struct mpl_pre_lock growing;
