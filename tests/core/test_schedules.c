@@ -403,6 +403,27 @@ static void end_first_use(void)
     close_pool();
 }
 
+/* The frame that the other gets: freed by whoever thinks that he still has it. */
+static void begin_fresh_first(void)
+{
+    const struct mpl_block *block;
+
+    open_fresh();
+    block = mpl_block_at(&mini->pool, 2);
+    frame = mpl_pfn(mpl_block_start(&mini->pool, block).nr + block->nr_memmap_pages);
+}
+
+static void end_late_free(void)
+{
+    assert_int_equal(results[0], 0);
+    assert_int_equal(found[0].nr, frame.nr);
+    assert_true(results[1] == 0 || results[1] == -MPL_EINVAL);
+    assert_int_equal(memplug_free(&mini->pool, frame, 1), results[1] == 0 ? -MPL_EINVAL : 0);
+    mpl_percpu_drain(&mini->pool);
+    assert_true(mpl_pattern_intact(&mini->pool));
+    close_pool();
+}
+
 /* Through no slot. */
 static void alloc_two_0(void)
 {
@@ -486,6 +507,8 @@ static const struct schedules_case cases[] = {
     {"open, alloc and drain", 2, 3, begin_closed, {open_and_alloc_0, drain}, end_drain},
     {"free and drain", 2, 3, begin_held, {free_0, drain}, end_free_and_drain},
     {"first use and a wrong free", 2, 2, begin_fresh, {alloc_0, free_never_1}, end_first_use},
+    {"first use and a late free of that frame", 2, 2, begin_fresh_first, {alloc_0, free_1},
+     end_late_free},
     {"first use and isolation", 2, 2, open_fresh, {alloc_two_0, isolate_1},
      end_first_use_and_isolation},
     {"neighbours", 2, 3, begin_neighbours, {free_0, recycle_1}, end_neighbours},
