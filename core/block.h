@@ -81,9 +81,9 @@ struct mpl_block {
     uint64_t serial;            /* [C] memplug_block_info.serial: not 0 if the block is present */
     char *bitmaps;              /* [Z] its own, or a pattern's: mpl_bitmaps(); read anywhere */
     char *own_bitmaps;          /* [C] null unless the block is present; anything until used */
-    uint64_t nr_free;           /* [Z] frames in state free (not held); these three whatever */
-    uint64_t nr_whole;          /* [Z] pageblocks that are wholly free; `isolated` says, but */
-    uint64_t nr_isolated;       /* [Z] pageblocks isolated by spans, which the others leave out */
+    uint64_t nr_free;           /* [Z] frames in state free, not held. This and nr_whole leave */
+    uint64_t nr_whole;          /* [Z] pageblocks that are wholly free. out what spans isolate */
+    uint64_t nr_isolated;       /* [Z] pageblocks that spans isolate; `isolated` does not count */
     uint64_t nr_managed;        /* [Z] released to the allocator */
     uint64_t *poisoned;         /* [C] a bit per page, from the host; null while there is none */
     uint32_t nr_poisoned;       /* [C] of data frames, online or not */

@@ -114,8 +114,7 @@ void mpl_aside_start(struct mpl_aside *aside)
 
 static void reap(struct mpl_aside *aside)
 {
-    while (waitpid(aside->pid, NULL, __WALL) < 0 && errno == EINTR)
-        ;
+    mpl_sys_reap(aside->pid);
     mpl_sys_munmap(aside->stack, STACK_BYTES);
     aside->running = false;
 }
@@ -158,7 +157,7 @@ struct mpl_aside_call *mpl_aside_post(struct mpl_aside *aside, const struct mpl_
 /* It can be killed; a call that it was in is made once more, which does no harm. */
 static bool is_dead(struct mpl_aside *aside)
 {
-    int ended = waitpid(aside->pid, NULL, __WALL | WNOHANG);
+    long ended = syscall(SYS_wait4, aside->pid, NULL, __WALL | WNOHANG, NULL);
 
     return ended == aside->pid || (ended < 0 && errno == ECHILD);
 }

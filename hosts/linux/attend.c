@@ -121,8 +121,7 @@ void mpl_attend_stop(struct mpl_attend *attend)
     if (attend->pid == 0)
         return;
     syscall(SYS_pidfd_send_signal, attend->pidfd, SIGKILL, NULL, 0);
-    while (waitpid(attend->pid, NULL, __WALL) < 0 && errno == EINTR)
-        ;
+    mpl_sys_reap(attend->pid);
     mpl_sys_close(attend->pidfd);
 }
 

@@ -105,37 +105,21 @@ struct search {
     bool shared;
 };
 
-static uint64_t hex(const char **at)
-{
-    uint64_t value = 0;
-
-    for (;; ++*at) {
-        char c = **at;
-
-        if (c >= '0' && c <= '9')
-            value = value * 16 + (uint64_t)(c - '0');
-        else if (c >= 'a' && c <= 'f')
-            value = value * 16 + (uint64_t)(c - 'a') + 10;
-        else
-            return value;
-    }
-}
-
 /* "7f0012000000-7f0012200000 rw-p 00400000 00:01 1033 /memfd:memplug (deleted)" */
 static bool search_line(void *context, const char *line)
 {
     struct search *search = context;
     const struct mpl_children *children = search->children;
-    uint64_t start = hex(&line), end, offset, dev, at, entry;
+    uint64_t start = mpl_proc_hex(&line), end, offset, dev, at, entry;
 
     line++;
-    end = hex(&line);
+    end = mpl_proc_hex(&line);
     line += 6;
-    offset = hex(&line);
+    offset = mpl_proc_hex(&line);
     line++;
-    dev = hex(&line) << 20;
+    dev = mpl_proc_hex(&line) << 20;
     line++;
-    dev |= hex(&line);
+    dev |= mpl_proc_hex(&line);
     line++;
     if (dev != search->range->dev || mpl_proc_value(&line) != search->range->ino ||
         search->file_offset - offset >= end - start)
@@ -505,8 +489,7 @@ static int try_here(struct mpl_children *children, const char **why)
     }
     if (trial.pid > 0) {
         syscall(SYS_kill, trial.pid, SIGKILL);
-        while (waitpid(trial.pid, NULL, __WALL) < 0 && errno == EINTR)
-            ;
+        mpl_sys_reap(trial.pid);
     }
     if (trial.at != MAP_FAILED)
         mpl_sys_munmap(trial.at, size_bytes);

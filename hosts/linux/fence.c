@@ -22,8 +22,7 @@
 #define UFFD_FEATURE_WP_HUGETLBFS_SHMEM (1 << 12)
 #endif
 
-/* Of an entry of pagemap. */
-#define PRESENT ((uint64_t)1 << 63)
+/* Of an entry of pagemap; also where no page is, which a marker stands for. */
 #define PROTECTED ((uint64_t)1 << 57)
 #define NR_ENTRIES 512u
 #define PAGE_BYTES 4096u
@@ -118,7 +117,7 @@ static void unregister(struct mpl_fence *f, void *va, size_t len)
 static bool are_protected(const uint64_t *entries, size_t nr)
 {
     for (size_t i = 0; i < nr; i++)
-        if ((entries[i] & PRESENT) && !(entries[i] & PROTECTED))
+        if ((entries[i] & PROTECTED) == 0)
             return false;
     return true;
 }

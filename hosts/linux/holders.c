@@ -126,15 +126,25 @@ static bool is_zerocopy(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_ZEROCOPY, &on, &size) == 0 && on != 0;
 }
 
-static bool look_at_fd(void *context, int fd)
+#define TARGET_BYTES 64u
+
+/* What a descriptor is of; nothing if it is gone. */
+static void read_target(int fd, char target[TARGET_BYTES])
 {
-    struct look *look = context;
-    char path[MPL_PROC_PATH_MAX], target[64];
+    char path[MPL_PROC_PATH_MAX];
     long length;
 
     mpl_proc_path(path, "/proc/thread-self/fd/", fd, "");
-    length = syscall(SYS_readlinkat, AT_FDCWD, path, target, sizeof(target) - 1);
+    length = syscall(SYS_readlinkat, AT_FDCWD, path, target, TARGET_BYTES - 1);
     target[length > 0 ? length : 0] = 0;
+}
+
+static bool look_at_fd(void *context, int fd)
+{
+    struct look *look = context;
+    char target[TARGET_BYTES];
+
+    read_target(fd, target);
     if (starts(target, "anon_inode:[io_uring]"))
         look_at_ring(look, fd);
     else if (starts(target, "pipe:") && is_filled(fd))
@@ -259,12 +269,9 @@ void mpl_holders_look(struct memplug_space *space)
 static bool find_ring(void *context, int fd)
 {
     struct look *look = context;
-    char path[MPL_PROC_PATH_MAX], target[32];
-    long length;
+    char target[TARGET_BYTES];
 
-    mpl_proc_path(path, "/proc/thread-self/fd/", fd, "");
-    length = syscall(SYS_readlinkat, AT_FDCWD, path, target, sizeof(target) - 1);
-    target[length > 0 ? length : 0] = 0;
+    read_target(fd, target);
     if (!starts(target, "anon_inode:[io_uring]"))
         return true;
     look_at_ring(look, fd);

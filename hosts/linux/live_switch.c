@@ -280,6 +280,10 @@ static int replace(struct memplug_space *space, const struct change *change, boo
             int error = errno == EAGAIN ? -ENOLCK : -ENOMEM;
 
             mpl_sys_madvise(change->va, change->size_bytes, MADV_NORMAL);
+            mpl_count(&space->counters.nr_attributes_lost,
+                      mpl_attrs_apply(space, change->va, change->size_bytes,
+                                      change->attr & (MPL_ATTR_SEQUENTIAL | MPL_ATTR_RANDOM),
+                                      change->full));
             return error;
         }
         if (!mpl_spare_release(&space->host->spare))

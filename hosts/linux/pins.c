@@ -50,48 +50,46 @@ static uint64_t now_ns(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+/* The first run of pages of [va, va + len) that are mapped alike. 0: none is; or -errno. */
+static int scan(int pagemap, const void *va, size_t len, uint64_t wanted,
+                struct scan_region *region)
+{
+    struct scan_arg arg = {
+        .size = sizeof(arg),
+        .start = (uintptr_t)va,
+        .end = (uintptr_t)va + len,
+        .vec = (uintptr_t)region,
+        .vec_len = 1,
+        .category_mask = SCAN_PRESENT,
+        .return_mask = wanted,
+    };
+    int n = ioctl(pagemap, SCAN_IOCTL, &arg);
+
+    return n < 0 ? -errno : n;
+}
+
 /* 1: the page at va is mapped huge, 0: it is mapped small, -EAGAIN: it is not mapped. */
 static int scan_huge(int pagemap, const char *va)
 {
     struct scan_region region = { 0 };
-    struct scan_arg arg = {
-        .size = sizeof(arg),
-        .start = (uintptr_t)va,
-        .end = (uintptr_t)va + MPL_PINS_PAGE,
-        .vec = (uintptr_t)&region,
-        .vec_len = 1,
-        .category_mask = SCAN_PRESENT,
-        .return_mask = SCAN_PRESENT | SCAN_HUGE,
-    };
-    int n = ioctl(pagemap, SCAN_IOCTL, &arg);
+    int n = scan(pagemap, va, MPL_PINS_PAGE, SCAN_PRESENT | SCAN_HUGE, &region);
 
-    if (n < 0)
-        return -errno;
-    if (n == 0)
-        return -EAGAIN;
+    if (n <= 0)
+        return n < 0 ? n : -EAGAIN;
     return region.categories & SCAN_HUGE ? HUGE_PAGE : SMALL;
 }
 
 static int mapped_huge(const struct mpl_pins *p, const char *va)
 {
-    return p->by_text ? mpl_smaps_huge(p->scratch) : scan_huge(p->pagemap, va);
+    return p->by_text ? mpl_smaps_huge(va) : scan_huge(p->pagemap, va);
 }
 
 bool mpl_pins_mapped(const struct mpl_pins *p, const void *va, size_t len)
 {
     struct scan_region region = { 0 };
-    struct scan_arg arg = {
-        .size = sizeof(arg),
-        .start = (uintptr_t)va,
-        .end = (uintptr_t)va + len,
-        .vec = (uintptr_t)&region,
-        .vec_len = 1,
-        .category_mask = SCAN_PRESENT,
-        .return_mask = SCAN_PRESENT,
-    };
 
-    return ioctl(p->pagemap, SCAN_IOCTL, &arg) == 1 && region.start == arg.start &&
-           region.end == arg.end;
+    return scan(p->pagemap, va, len, SCAN_PRESENT, &region) == 1 &&
+           region.start == (uintptr_t)va && region.end == (uintptr_t)va + len;
 }
 
 /* Give the reservation its place back. Where that fails (at the limit of mappings) the alias

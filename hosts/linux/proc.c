@@ -29,14 +29,11 @@ void mpl_proc_path(char path[MPL_PROC_PATH_MAX], const char *before, int number,
     mpl_say(&say, behind);
 }
 
-uint64_t mpl_proc_value(const char **at)
+static uint64_t digits(const char **at, unsigned base)
 {
     const char *text = *at;
-    unsigned base = text[0] == '0' && text[1] == 'x' ? 16 : 10;
     uint64_t value = 0;
 
-    if (base == 16)
-        text += 2;
     for (;; text++) {
         unsigned digit = *text >= '0' && *text <= '9'   ? (unsigned)(*text - '0')
                          : *text >= 'a' && *text <= 'f' ? (unsigned)(*text - 'a') + 10
@@ -48,6 +45,19 @@ uint64_t mpl_proc_value(const char **at)
     }
     *at = text;
     return value;
+}
+
+uint64_t mpl_proc_hex(const char **at)
+{
+    return digits(at, 16);
+}
+
+uint64_t mpl_proc_value(const char **at)
+{
+    if ((*at)[0] != '0' || (*at)[1] != 'x')
+        return digits(at, 10);
+    *at += 2;
+    return digits(at, 16);
 }
 
 /* --- directories ------------------------------------------------------------------------------ */

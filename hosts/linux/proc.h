@@ -29,6 +29,8 @@ bool mpl_proc_lines(const char *path, uint64_t deadline_ns, mpl_proc_line *act, 
 
 /* The number that begins there, decimal or, behind 0x, hexadecimal; *at gets where it ends. */
 uint64_t mpl_proc_value(const char **at);
+/* Hexadecimal, with nothing before it, as addresses of mappings are. */
+uint64_t mpl_proc_hex(const char **at);
 
 /* A thread of this process that sleeps in a system call. */
 struct mpl_proc_call {

@@ -122,8 +122,7 @@ static void helper_reap(struct helper *h, bool kill_it)
 {
     if (kill_it)
         syscall(SYS_pidfd_send_signal, h->pidfd, SIGKILL, NULL, 0);
-    while (waitpid(h->pid, NULL, __WALL) < 0 && errno == EINTR)
-        ;
+    mpl_sys_reap(h->pid);
     mpl_sys_close(h->pidfd);
     h->pidfd = -1;
 }

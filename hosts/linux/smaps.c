@@ -15,27 +15,15 @@ struct record {
     uint64_t resident_kib, huge_kib, hugetlb_kib;
 };
 
-static bool is_hexadecimal(const char **at, char stop, uintptr_t *number)
-{
-    *number = 0;
-    for (; **at != stop; (*at)++) {
-        unsigned digit = **at >= '0' && **at <= '9'   ? (unsigned)(**at - '0')
-                         : **at >= 'a' && **at <= 'f' ? (unsigned)(**at - 'a') + 10
-                                                      : 16;
-
-        if (digit == 16)
-            return false;
-        *number = *number * 16 + digit;
-    }
-    (*at)++;
-    return true;
-}
-
 /* "7f5c00000000-7f5c00200000 r--s 00000000 00:01 5    /memfd:unit (deleted)"; other lines begin
  * with a capital letter. */
 static bool begins_mapping(const char *line, uintptr_t *start, uintptr_t *end)
 {
-    return is_hexadecimal(&line, '-', start) && is_hexadecimal(&line, ' ', end);
+    *start = mpl_proc_hex(&line);
+    if (*line++ != '-')
+        return false;
+    *end = mpl_proc_hex(&line);
+    return *line == ' ';
 }
 
 /* "Rss:                2048 kB" */

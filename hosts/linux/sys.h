@@ -7,12 +7,15 @@
 #ifndef MPL_LINUX_SYS_H
 #define MPL_LINUX_SYS_H
 
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/membarrier.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/types.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 /* Newer than the headers of some distributions. */
@@ -64,6 +67,13 @@ static inline int mpl_sys_munlock(void *start, uint64_t size_bytes)
 static inline int mpl_sys_open(const char *path, int flags)
 {
     return (int)syscall(SYS_openat, AT_FDCWD, path, flags | O_CLOEXEC, 0);
+}
+
+/* A child that sends no signal has ended, and is gone. */
+static inline void mpl_sys_reap(pid_t pid)
+{
+    while (syscall(SYS_wait4, pid, NULL, __WALL, NULL) < 0 && errno == EINTR)
+        ;
 }
 
 static inline void mpl_sys_close(int fd)

@@ -205,7 +205,7 @@ int memplug_remove(struct memplug *pool, uint64_t address, uint64_t size_bytes,
  */
 int memplug_offline_and_remove(struct memplug *pool, uint64_t address, uint64_t size_bytes,
                                const struct memplug_limit *limit, struct memplug_reason *reason);
-/* Either, for runs of blocks. */
+/* Either, for runs of blocks. -EINVAL also: they are not in order, or block 0 is among them. */
 int memplug_remove_blocks(struct memplug *pool, const struct memplug_blocks *runs,
                           unsigned nr_runs, bool offline, const struct memplug_limit *limit,
                           struct memplug_reason *reason);

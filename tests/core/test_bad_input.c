@@ -477,6 +477,17 @@ static void remove_while_online(void **state)
     remove_online(KIND_HOST);
 }
 
+/* By runs of blocks, which name no address. */
+static void remove_block_0(void **state)
+{
+    const struct memplug_blocks run = {.first = 0, .nr_blocks = 1};
+
+    (void)state;
+    open_small();
+    REFUSED(EINVAL, "block 0", memplug_remove_blocks(world.pool, &run, 1, true, NULL, &reason));
+    world_close(&world);
+}
+
 static void remove_what_is_not_there(void **state)
 {
     (void)state;
@@ -552,6 +563,7 @@ int main(void)
         cmocka_unit_test(no_such_block),
         cmocka_unit_test(not_in_that_state),
         cmocka_unit_test(remove_while_online),
+        cmocka_unit_test(remove_block_0),
         cmocka_unit_test(remove_what_is_not_there),
         cmocka_unit_test(remove_in_another_granularity),
         cmocka_unit_test(remove_a_part_of_a_range),

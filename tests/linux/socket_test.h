@@ -168,4 +168,24 @@ static inline bool can_move(void)
                               access("/dev/userfaultfd", R_OK | W_OK) == 0);
 }
 
+/* The one program that all functions of a test talk to: its name, and the group's begin and finish.
+ * What program_start() takes. */
+#define ONE_PROGRAM(blocks, mib, writers)                                                          \
+    static struct program program;                                                                 \
+                                                                                                   \
+    static int begin(void **state)                                                                 \
+    {                                                                                              \
+        (void)state;                                                                               \
+        program_start(&program, blocks, mib, writers);                                             \
+        program.first = first_block(&program);                                                     \
+        return 0;                                                                                  \
+    }                                                                                              \
+                                                                                                   \
+    static int finish(void **state)                                                                \
+    {                                                                                              \
+        (void)state;                                                                               \
+        program_end(&program);                                                                     \
+        return 0;                                                                                  \
+    }
+
 #endif

@@ -150,6 +150,7 @@ static int at_the_limit(void *argument)
     CHECK(memplug_protect(machine.space, a + 64 * PAGE, 64 * PAGE, PROT_READ) == 0);
     fill_words(a + UNIT, 2 * UNIT, 1);
     CHECK(memplug_lock(machine.space, a, 3 * UNIT, true) == 0);
+    CHECK(memplug_advise(machine.space, a, UNIT, MADV_SEQUENTIAL) == 0);
     CHECK(mlockall(MCL_FUTURE) == 0);
     if (without_right((uint64_t)number_in("/proc/self/status", "VmLck:") * 1024) != 0)
         return 77;
@@ -189,13 +190,15 @@ static int no_room_to_lock(void *argument)
         return 77;
     CHECK(memplug_map(machine.space, UNIT, NULL, (void **)&a, NULL) == 0);
     fill_words(a, UNIT, 1);
+    CHECK(memplug_advise(machine.space, a, UNIT, MADV_SEQUENTIAL) == 0);
     CHECK(mlockall(MCL_FUTURE) == 0);
     if (without_right((uint64_t)number_in("/proc/self/status", "VmLck:") * 1024) != 0)
         return 77;
     CHECK(machine_offline(&machine, 0, 2) == -EBUSY);
     CHECK(strstr(machine.reason.why, "RLIMIT_MEMLOCK"));
     CHECK(is_locked(a) == 0);
-    CHECK(has_flag(a, " rr") == 0); /* no advice is left that was meant for what goes */
+    /* No advice is left that was meant for what goes, and the program's is. */
+    CHECK(has_flag(a, " rr") == 0 && has_flag(a, " sr") == 1);
     CHECK(munlockall() == 0);
     CHECK(machine_offline(&machine, 0, 2) == 0);
     CHECK(words_hold(a, UNIT, 1));

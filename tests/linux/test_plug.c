@@ -4,7 +4,7 @@
 
 #include <memplug/range.h>
 
-static struct program program;
+ONE_PROGRAM("2", "136", "2")
 
 /* --- words ------------------------------------------------------------------------------------ */
 
@@ -77,21 +77,6 @@ static void other_words_are_not(void **state)
 }
 
 /* --- a program -------------------------------------------------------------------------------- */
-
-static int begin(void **state)
-{
-    (void)state;
-    program_start(&program, "2", "136", "2");
-    program.first = first_block(&program);
-    return 0;
-}
-
-static int finish(void **state)
-{
-    (void)state;
-    program_end(&program);
-    return 0;
-}
 
 /* From what a range says: "0x..-0x.. first N blocks N". */
 static uint64_t added(uint64_t *nr_blocks)

@@ -2,22 +2,7 @@
 /* The socket as a way to the tree: what is asked is answered, and long writes can be followed. */
 #include "socket_test.h"
 
-static struct program program;
-
-static int begin(void **state)
-{
-    (void)state;
-    program_start(&program, "4", "128", "1");
-    program.first = first_block(&program);
-    return 0;
-}
-
-static int finish(void **state)
-{
-    (void)state;
-    program_end(&program);
-    return 0;
-}
+ONE_PROGRAM("4", "128", "1")
 
 /* --- what is asked is answered ---------------------------------------------------------------- */
 

@@ -5,22 +5,7 @@
 #include <dirent.h>
 #include <sys/prctl.h>
 
-static struct program program;
-
-static int begin(void **state)
-{
-    (void)state;
-    program_start(&program, "3", "64", "1");
-    program.first = first_block(&program);
-    return 0;
-}
-
-static int finish(void **state)
-{
-    (void)state;
-    program_end(&program);
-    return 0;
-}
+ONE_PROGRAM("3", "64", "1")
 
 static int raw_connect(void)
 {

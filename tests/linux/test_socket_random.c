@@ -17,7 +17,8 @@
 #define LATE_MS 60000u /* on a busy machine */
 #define TEXT_MAX (MEMPLUG_SERVE_PACKET_MAX + sizeof(struct memplug_serve_answer))
 
-static struct program program;
+ONE_PROGRAM("4", "64", "1")
+
 static uint64_t state_of_chance;
 
 struct talker {
@@ -312,21 +313,6 @@ static void clients_do_anything(void **state)
     assert_int_equal(nr_in_directory("fd"), nr_fds);
     assert_int_equal(nr_in_directory("task"), nr_tasks);
     assert_true(mapped_kib() <= kib + 1024); /* what was held for clients is given back */
-}
-
-static int begin(void **state)
-{
-    (void)state;
-    program_start(&program, "4", "64", "1");
-    program.first = first_block(&program);
-    return 0;
-}
-
-static int finish(void **state)
-{
-    (void)state;
-    program_end(&program);
-    return 0;
 }
 
 int main(void)
