@@ -27,13 +27,13 @@ fault: build
 	$(BUILD)/tests/core/test_faults
 
 # For as long as you like: make soak SECONDS=3600 SEEDS=1000. Each kind of stress takes the seconds;
-# so do all programs together, that are ten with two malloc libraries each.
+# so do all programs together, that are sixteen with two malloc libraries each.
 SECONDS ?= 600
 SEEDS ?= 100
 soak: build
 	MEMPLUG_STRESS_SECONDS=$(SECONDS) MEMPLUG_SIM_SEEDS=$(SEEDS) \
 	MEMPLUG_MEMMAP_SEEDS=$(SEEDS) MEMPLUG_RANDOM_SECONDS=$(SECONDS) \
-	MEMPLUG_PROGRAM_SECONDS=$$(($(SECONDS) / 20)) \
+	MEMPLUG_PROGRAM_SECONDS=$$(($(SECONDS) / 32)) \
 	    meson test -C $(BUILD) --no-rebuild --suite soak --verbose -t 0
 
 # The scenarios that a kernel has taken, and how we differ.

@@ -2,38 +2,158 @@
 #define _GNU_SOURCE
 #include "schedules.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <ucontext.h>
 
-#include <cmocka.h>
-
 #define STACK_BYTES 65536u
-#define MAX_POINTS 4096u
-#define MAX_WAITS 10000u
+#define MAX_STEPS 8192u
+#define NR_CHAINS 4096u
+#define MAX_SPINS 1000u
+#define NONE UINT32_MAX
+
+struct access {
+    const char *at;
+    unsigned size;
+    bool writes; /* or may write */
+    const void *expected; /* of a comparison: it writes if this is found there */
+};
 
 struct fibre {
     ucontext_t context;
+    struct access next; /* what it does when it is chosen */
+    uint32_t clock[SCHEDULES_FIBRES]; /* of each fibre, the steps that came before its next one */
     bool is_over, is_waiting;
+};
+
+/* Sets of fibres have a bit for each. */
+struct step {
+    uint32_t clock[SCHEDULES_FIBRES]; /* with itself */
+    uint32_t before, write_before;    /* of the same hash, or NONE */
+    struct access access;
+    uint8_t fibre;
+    uint8_t could;  /* those that could run */
+    uint8_t should; /* those that are to be tried here */
+    uint8_t tried;  /* of these; the last one is fibre */
+    uint8_t asleep; /* those of which it is known that they bring nothing new */
 };
 
 static const struct schedules_case *playing;
 static struct fibre fibres[SCHEDULES_FIBRES];
 static char stacks[SCHEDULES_FIBRES][STACK_BYTES];
 static ucontext_t outside;
-static unsigned current, nr_points, nr_switched, nr_waits;
-static bool inside, has_written;
+static unsigned current, nr_started, nr_spins;
+static bool every, inside, is_known; /* the rest of this schedule brings nothing new */
 
-#define MAX_STILL 4u
-static const void *still[MAX_STILL];
-static unsigned nr_still;
+static struct step steps[MAX_STEPS];
+static uint32_t nr_steps, nr_given; /* steps; those that the schedule prescribes */
+static uint32_t chains[NR_CHAINS];  /* the last step at each place, by its hash */
 
-/* What was chosen at each point, of how many: the next schedule is the next number. */
-static unsigned char choices[MAX_POINTS], options[MAX_POINTS];
-static unsigned nr_known;
+/* --- which order matters ---------------------------------------------------------------------- */
+
+static bool depend(struct access one, struct access other)
+{
+    return (one.writes || other.writes) && one.at < other.at + other.size &&
+           other.at < one.at + one.size;
+}
+
+/* Of operations of several sizes on the same eight bytes. */
+static uint32_t *chain_of(const char *at)
+{
+    return &chains[((uintptr_t)at >> 3) * UINT64_C(0x9e3779b97f4a7c15) >> 52];
+}
+
+static bool comes_before(uint32_t step, const uint32_t clock[])
+{
+    return step < clock[steps[step].fibre];
+}
+
+static void join(uint32_t clock[], const uint32_t other[])
+{
+    for (unsigned i = 0; i < SCHEDULES_FIBRES; i++)
+        if (clock[i] < other[i])
+            clock[i] = other[i];
+}
+
+static uint32_t last_of(unsigned who)
+{
+    uint32_t step = nr_steps;
+
+    while (step > 0 && steps[step - 1].fibre != who)
+        step--;
+    return step == 0 ? NONE : step - 1;
+}
+
+/* Steps that this may depend on, from the last one back. */
+static uint32_t last_at(struct access access)
+{
+    uint32_t step = *chain_of(access.at);
+
+    return step == NONE || access.writes || steps[step].access.writes ? step
+                                                                      : steps[step].write_before;
+}
+
+static uint32_t before(uint32_t step, struct access access)
+{
+    return access.writes ? steps[step].before : steps[step].write_before;
+}
+
+/* Of what came after a step and not because of it, with somebody's next operation behind that:
+ * those who could begin. */
+static uint8_t who_begins(uint32_t step, unsigned who, const uint32_t clock[])
+{
+    struct access access = fibres[who].next;
+    uint32_t first[SCHEDULES_FIBRES], its[SCHEDULES_FIBRES];
+    uint8_t begin = 0, seen = 0;
+
+    memcpy(its, clock, sizeof(its));
+    for (uint32_t i = step + 1; i <= nr_steps; i++) {
+        unsigned fibre = i < nr_steps ? steps[i].fibre : who;
+        bool is_first = (seen & 1u << fibre) == 0;
+
+        if (i < nr_steps && comes_before(step, steps[i].clock))
+            continue;
+        for (unsigned other = 0; other < SCHEDULES_FIBRES; other++)
+            if ((seen & 1u << other) != 0 &&
+                first[other] < (i < nr_steps ? steps[i].clock : its)[other])
+                is_first = false;
+        if ((seen & 1u << fibre) == 0)
+            first[fibre] = i;
+        seen |= (uint8_t)(1u << fibre);
+        if (is_first)
+            begin |= (uint8_t)(1u << fibre);
+        if (i < nr_steps && depend(steps[i].access, access))
+            join(its, steps[i].clock);
+    }
+    return begin;
+}
+
+/* An operation and a step that comes right before it could have come in the other order: one of
+ * those who can begin with that is to be tried. (Source sets: Abdulla and others, POPL 2014.) */
+static void swap_later(unsigned who, const uint32_t clock[], uint32_t step)
+{
+    struct step *at = &steps[step];
+    uint8_t begin = who_begins(step, who, clock);
+
+    if ((begin & (at->should | at->asleep)) == 0)
+        at->should |= (uint8_t)(begin & -begin);
+}
+
+/* What comes before it is known now. */
+static void find_races(unsigned who, struct access access)
+{
+    uint32_t *clock = fibres[who].clock, own[SCHEDULES_FIBRES];
+
+    memcpy(own, clock, sizeof(own));
+    for (uint32_t i = last_at(access); i != NONE; i = before(i, access)) {
+        if (!depend(steps[i].access, access))
+            continue;
+        if (!comes_before(i, clock) && !is_known && !every)
+            swap_later(who, own, i);
+        join(clock, steps[i].clock);
+    }
+}
 
 /* --- the scheduler ---------------------------------------------------------------------------- */
 
@@ -47,153 +167,228 @@ static void switch_to(unsigned next)
     swapcontext(&fibres[before].context, &fibres[next].context);
 }
 
-static unsigned decide(unsigned nr_options)
+static void give_up(const char *why)
 {
-    unsigned point = nr_points++;
-
-    if (nr_options == 1) {
-        nr_points--;
-        return 0;
-    }
-    if (point >= MAX_POINTS)
-        abort();
-    if (point >= nr_known) {
-        choices[point] = 0;
-        nr_known = point + 1;
-    }
-    options[point] = (unsigned char)nr_options;
-    return choices[point];
+    fprintf(stderr, "%s: %s, at step %u\n", playing->name, why, nr_steps);
+    abort();
 }
 
-/* Others that can run, in order; those that wait only if nobody else is left. */
-static unsigned others(unsigned found[])
+/* Who waits has looked at one place, and looks there again when somebody has written to it. */
+static bool is_stirred(unsigned who)
 {
-    unsigned nr = 0;
+    uint32_t looked = last_of(who);
 
-    for (unsigned waiting = 0; waiting < 2 && nr == 0; waiting++)
-        for (unsigned i = 0; i < playing->nr_fibres; i++)
-            if (i != current && !fibres[i].is_over && (waiting != 0 || !fibres[i].is_waiting))
-                found[nr++] = i;
-    return nr;
-}
-
-/* Behind an operation that has written, what others wait for may be there. */
-static void wake(void)
-{
-    for (unsigned i = 0; has_written && i < playing->nr_fibres; i++)
-        fibres[i].is_waiting = false;
-    has_written = false;
-}
-
-void schedules_still(const void *address)
-{
-    if (nr_still == MAX_STILL)
-        abort();
-    still[nr_still++] = address;
-}
-
-static bool is_still(const void *address)
-{
-    for (unsigned i = 0; i < nr_still; i++)
-        if (still[i] == address)
+    if (looked == NONE || steps[looked].access.writes ||
+        steps[looked].access.at != fibres[who].next.at)
+        give_up("a loop that looks at several places");
+    for (uint32_t later = looked + 1; later < nr_steps; later++)
+        if (depend(steps[later].access, steps[looked].access))
             return true;
     return false;
 }
 
-/* Before an atomic operation. */
-static void point(bool writes)
+static uint8_t who_can(void)
 {
-    unsigned found[SCHEDULES_FIBRES], nr, choice;
+    uint8_t can = 0;
 
-    if (!inside)
-        return;
-    wake();
-    nr = nr_switched < playing->nr_preemptions ? others(found) : 0;
-    choice = decide(nr + 1);
-    if (choice != 0) {
-        nr_switched++;
-        switch_to(found[choice - 1]);
+    for (unsigned i = 0; i < playing->nr_fibres; i++) {
+        bool stirred = !fibres[i].is_over && fibres[i].is_waiting && is_stirred(i);
+
+        /* The schedule in which he first looks behind that change is tried as well, and all else
+         * is the same in it. */
+        is_known = is_known || (stirred && !every);
+        if (!fibres[i].is_over && (!fibres[i].is_waiting || stirred))
+            can |= (uint8_t)(1u << i);
     }
-    has_written = writes;
+    return can;
 }
 
-/* If all wait each looks again in turn: a choice between them would be one without end. */
-static unsigned next_in_turn(const unsigned found[], unsigned nr)
+/* Those that were tried at the step before, and do something that does not depend on it. */
+static uint8_t who_sleeps(void)
 {
-    for (unsigned i = 0; i < nr; i++)
-        if (found[i] > current)
-            return found[i];
-    return found[0];
+    const struct step *last = &steps[nr_steps - 1];
+    uint8_t asleep = 0;
+
+    for (unsigned i = 0; nr_steps > 0 && i < playing->nr_fibres; i++)
+        if (i != last->fibre && ((last->asleep | last->tried) & 1u << i) != 0 &&
+            !depend(last->access, fibres[i].next))
+            asleep |= (uint8_t)(1u << i);
+    return asleep;
+}
+
+static unsigned first_of(uint8_t set)
+{
+    return (set & 1u << current) != 0 ? current : (unsigned)__builtin_ctz(set);
+}
+
+static void choose_freely(struct step *step)
+{
+    uint8_t awake;
+
+    step->asleep = every ? 0 : who_sleeps();
+    awake = step->could & (uint8_t)~step->asleep;
+    is_known = is_known || awake == 0;
+    step->fibre = (uint8_t)first_of(awake != 0 ? awake : step->could);
+    step->tried = (uint8_t)(1u << step->fibre);
+    step->should = every ? step->could : step->tried;
+}
+
+static void record(struct step *step)
+{
+    struct fibre *fibre = &fibres[step->fibre];
+    uint32_t *chain = chain_of(fibre->next.at);
+
+    step->access = fibre->next;
+    if (step->access.expected)
+        step->access.writes = memcmp(step->access.at, step->access.expected,
+                                     step->access.size) == 0;
+    step->before = *chain;
+    step->write_before = last_at((struct access){.at = step->access.at});
+    find_races(step->fibre, step->access);
+    fibre->clock[step->fibre] = nr_steps + 1;
+    memcpy(step->clock, fibre->clock, sizeof(step->clock));
+    *chain = nr_steps;
+    fibre->is_waiting = false;
+    nr_steps++;
+}
+
+/* Everybody's next operation is known: whose is it? */
+static void choose(void)
+{
+    struct step *step = &steps[nr_steps];
+
+    if (nr_steps == MAX_STEPS)
+        give_up("too many steps");
+    step->could = who_can();
+    if (step->could == 0)
+        give_up("all wait for each other");
+    if (nr_steps >= nr_given)
+        choose_freely(step);
+    record(step);
+    switch_to(step->fibre);
+}
+
+/* Fibres run to their first operation before anybody is chosen. */
+static void arrive(void)
+{
+    if (nr_started < playing->nr_fibres)
+        switch_to(nr_started++);
+    else
+        choose();
+}
+
+/* Before an atomic operation. */
+static void point(struct access access)
+{
+    if (!inside)
+        return;
+    fibres[current].next = access;
+    arrive();
+}
+
+static void point_read(const volatile void *at, unsigned size)
+{
+    point((struct access){.at = (const char *)(uintptr_t)at, .size = size});
+}
+
+static void point_write(const volatile void *at, unsigned size)
+{
+    point((struct access){.at = (const char *)(uintptr_t)at, .size = size, .writes = true});
+}
+
+static void point_compare(const volatile void *at, unsigned size, const void *expected)
+{
+    point((struct access){.at = (const char *)(uintptr_t)at, .size = size, .writes = true,
+                          .expected = expected});
 }
 
 void schedules_wait(void)
 {
-    unsigned found[SCHEDULES_FIBRES], nr;
-
     if (!inside)
         return;
-    wake();
-    if (++nr_waits > MAX_WAITS)
-        abort();
+    if (++nr_spins > MAX_SPINS)
+        give_up("a fibre waits for something that nobody writes");
     fibres[current].is_waiting = true;
-    nr = others(found);
-    if (nr != 0)
-        switch_to(fibres[found[0]].is_waiting ? next_in_turn(found, nr) : found[decide(nr)]);
-    fibres[current].is_waiting = false; /* it looks again */
 }
 
 static void enter(void)
 {
-    unsigned found[SCHEDULES_FIBRES], nr;
+    bool all = true;
 
     playing->run[current]();
-    wake();
     fibres[current].is_over = true;
-    nr = others(found);
-    if (nr == 0)
+    for (unsigned i = 0; i < playing->nr_fibres; i++)
+        all = all && fibres[i].is_over;
+    if (all && nr_started == playing->nr_fibres)
         setcontext(&outside);
-    switch_to(found[decide(nr)]);
+    arrive();
     abort();
 }
 
 static void play(void)
 {
-    nr_points = nr_switched = nr_waits = current = 0;
+    memset(chains, 0xff, sizeof(chains));
+    nr_steps = nr_spins = current = 0;
+    nr_started = 1;
+    is_known = false;
     for (unsigned i = 0; i < playing->nr_fibres; i++) {
         struct fibre *fibre = &fibres[i];
 
+        memset(fibre->clock, 0, sizeof(fibre->clock));
+        fibre->is_over = fibre->is_waiting = false;
         getcontext(&fibre->context);
         fibre->context.uc_stack.ss_sp = stacks[i];
         fibre->context.uc_stack.ss_size = STACK_BYTES;
         fibre->context.uc_link = NULL;
-        fibre->is_over = fibre->is_waiting = false;
         makecontext(&fibre->context, enter, 0);
     }
     inside = true;
-    has_written = false;
     swapcontext(&outside, &fibres[0].context);
     inside = false;
 }
 
-uint64_t schedules_run(const struct schedules_case *scenario)
+/* The last choice that leaves something to try. */
+static bool prescribe_next(void)
+{
+    for (uint32_t i = nr_steps; i > 0; i--) {
+        struct step *step = &steps[i - 1];
+        unsigned left = step->should & ~(unsigned)(step->tried | step->asleep);
+
+        if (left == 0)
+            continue;
+        step->fibre = (uint8_t)__builtin_ctz(left);
+        step->tried |= (uint8_t)(1u << step->fibre);
+        nr_given = i;
+        return true;
+    }
+    return false;
+}
+
+static uint64_t run_all(const struct schedules_case *scenario)
 {
     uint64_t nr_schedules = 0;
 
     playing = scenario;
-    nr_known = 0;
-    for (;;) {
-        nr_still = 0;
+    nr_given = 0;
+    do {
         scenario->begin();
         play();
         scenario->end();
-        nr_schedules++;
-        nr_known = nr_points;
-        while (nr_known > 0 && choices[nr_known - 1] + 1 == options[nr_known - 1])
-            nr_known--;
-        if (nr_known == 0)
-            return nr_schedules;
-        choices[nr_known - 1]++;
-    }
+        nr_schedules += !is_known;
+    } while (prescribe_next());
+    return nr_schedules;
+}
+
+uint64_t schedules_run(const struct schedules_case *scenario)
+{
+    every = false;
+    return run_all(scenario);
+}
+
+uint64_t schedules_run_every(const struct schedules_case *scenario)
+{
+    every = true;
+    return run_all(scenario);
 }
 
 /* --- what the compiler calls ------------------------------------------------------------------ */
@@ -227,7 +422,7 @@ PLAIN(__tsan_atomic_signal_fence, int order __attribute__((unused)))
                                                 int order)                                         \
     {                                                                                              \
         (void)order;                                                                               \
-        point(true);                                                                               \
+        point_write(at, sizeof(*at));                                                              \
         return __atomic_##name(at, value, __ATOMIC_SEQ_CST);                                       \
     }
 #define ATOMICS(bits)                                                                              \
@@ -235,17 +430,14 @@ PLAIN(__tsan_atomic_signal_fence, int order __attribute__((unused)))
     uint##bits##_t __tsan_atomic##bits##_load(const uint##bits##_t *at, int order)                 \
     {                                                                                              \
         (void)order;                                                                               \
-        if (!is_still(at))                                                                         \
-            point(false);                                                                          \
+        point_read(at, sizeof(*at));                                                               \
         return __atomic_load_n(at, __ATOMIC_SEQ_CST);                                              \
     }                                                                                              \
     void __tsan_atomic##bits##_store(uint##bits##_t *at, uint##bits##_t value, int order);         \
     void __tsan_atomic##bits##_store(uint##bits##_t *at, uint##bits##_t value, int order)          \
     {                                                                                              \
         (void)order;                                                                               \
-        if (is_still(at) && inside)                                                                \
-            abort();                                                                               \
-        point(true);                                                                               \
+        point_write(at, sizeof(*at));                                                              \
         __atomic_store_n(at, value, __ATOMIC_SEQ_CST);                                             \
     }                                                                                              \
     uint##bits##_t __tsan_atomic##bits##_exchange(uint##bits##_t *at, uint##bits##_t value,        \
@@ -254,7 +446,7 @@ PLAIN(__tsan_atomic_signal_fence, int order __attribute__((unused)))
                                                   int order)                                       \
     {                                                                                              \
         (void)order;                                                                               \
-        point(true);                                                                               \
+        point_write(at, sizeof(*at));                                                              \
         return __atomic_exchange_n(at, value, __ATOMIC_SEQ_CST);                                   \
     }                                                                                              \
     bool __tsan_atomic##bits##_compare_exchange_strong(                                            \
@@ -264,7 +456,7 @@ PLAIN(__tsan_atomic_signal_fence, int order __attribute__((unused)))
     {                                                                                              \
         (void)order;                                                                               \
         (void)fail;                                                                                \
-        point(true);                                                                               \
+        point_compare(at, sizeof(*at), expected);                                                  \
         return __atomic_compare_exchange_n(at, expected, value, false, __ATOMIC_SEQ_CST,           \
                                            __ATOMIC_SEQ_CST);                                      \
     }                                                                                              \
