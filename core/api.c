@@ -362,6 +362,8 @@ static int remove_blocks(struct mpl_op *op, const struct memplug_blocks *runs, u
         error = mpl_op_check_step(op);
     if (error == 0 && online.nr != 0)
         error = mpl_offline(op, runs[0].first, hull_of(runs, nr_runs), online.only);
+    if (error == 0 && !op->drained)
+        mpl_percpu_pass(op->pool); /* what went offline unused may have readers still */
     for (unsigned i = 0; i < nr_runs && error == 0; i++)
         mpl_remove(op->pool, runs[i].first, runs[i].nr_blocks);
     return mpl_door_unlock(op, error);

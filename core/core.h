@@ -10,7 +10,8 @@
  * holds a slot's or the zone's lock and has then seen the block in a zone and GOING_ONLINE, ONLINE
  * or GOING_OFFLINE (mpl_frames_block). So mpl_frames_reset comes before block->zone is set, and
  * whatever takes a block out of its zone does so under the zone's lock and then passes every
- * slot's lock once, so that no reader is left when the bitmaps go or are reset.
+ * slot's lock once, so that no reader is left when the bitmaps go or are reset. A block that has
+ * none of its own (fresh.c) waits with that until it is removed.
  *
  * Fields say who writes them:
  *   [C] under the control lock, read anywhere (atomic)
@@ -208,7 +209,7 @@ static inline bool mpl_span_isolated(const struct memplug *pool, const struct mp
 }
 
 /* Read by slots without the zone's lock, hence atomic: a slot that misses a new isolation is found
- * by the drain that follows it. One that sees that it ended sees what was done meanwhile. */
+ * by the pass that follows it. One that sees that it ended sees what was done meanwhile. */
 static inline bool mpl_isolated(const struct memplug *pool, const struct mpl_block *block,
                                 uint64_t index)
 {

@@ -78,7 +78,8 @@ static void lend_block(struct memplug *pool, const struct mpl_block *block,
     }
 }
 
-/* Whoever still looks at a struct page that is a tail's now has gone when the drain returns. */
+/* Whoever still looks at a struct page that is a tail's now has gone when the slots were
+ * passed. */
 void mpl_hvo_lend_all(struct memplug *pool)
 {
     if (pool->hvo == MEMPLUG_HVO_OFF)
@@ -92,7 +93,7 @@ void mpl_hvo_lend_all(struct memplug *pool)
         mpl_huge_unlock(pool);
         if (all.nr_lent == all.nr || mpl_hvo_lent_pages(pool, size) == 0)
             continue;
-        mpl_percpu_drain(pool);
+        mpl_percpu_pass(pool);
         for (uint64_t id = 0; id < pool->nr_blocks_max; id++)
             if (mpl_block_state(mpl_block_at(pool, id)) == MEMPLUG_BLOCK_ONLINE)
                 lend_block(pool, mpl_block_at(pool, id), size);

@@ -69,7 +69,7 @@ static int drain(struct mpl_op *op, struct mpl_block *block)
     if (mpl_frames_untouched(op->pool, block))
         return 0;
     if (!op->drained)
-        mpl_percpu_drain(op->pool);
+        mpl_percpu_pass(op->pool);
     op->drained = true;
     return mpl_migrate_check(op, &span);
 }
@@ -115,8 +115,15 @@ static int leave_zone(struct mpl_op *op, struct mpl_block *block)
 int mpl_forget_readers(struct mpl_op *op, struct mpl_block *block)
 {
     if (mpl_block_id(op->pool, block) == op->first)
-        mpl_percpu_drain(op->pool);
+        mpl_percpu_pass(op->pool);
     return 0;
+}
+
+/* Whoever still looks at blocks that were not used looks at a pattern, which stays, and finds that
+ * nothing there is his. He is waited for when they are removed. */
+static int forget(struct mpl_op *op, struct mpl_block *block)
+{
+    return op->drained ? mpl_forget_readers(op, block) : 0;
 }
 
 /* Nobody has to do with the block's memory any more. */
@@ -140,7 +147,7 @@ static const struct mpl_step offline_table[] = {
     {"withdraw", withdraw, NULL, true, NULL},
     {"tell", tell, NULL, true, NULL},
     {"leave", leave_zone, NULL, true, NULL},
-    {"forget", mpl_forget_readers, NULL, true, NULL},
+    {"forget", forget, NULL, true, NULL},
     {"finish", finish, NULL, true, NULL},
 };
 

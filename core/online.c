@@ -35,7 +35,7 @@ static int enter_zone(struct mpl_op *op, struct mpl_block *block)
     return 0;
 }
 
-/* Whoever looked at the bitmaps meanwhile has gone when the drain returns. */
+/* Whoever looked at the bitmaps meanwhile has gone when the slots were passed. */
 static void enter_zone_undo(struct memplug *pool, struct mpl_block *block)
 {
     struct mpl_zone *zone = mpl_zone_of(pool, block);
@@ -46,7 +46,7 @@ static void enter_zone_undo(struct memplug *pool, struct mpl_block *block)
     MPL_PUT(block->zone, MEMPLUG_NR_ZONES);
     mpl_zone_shrink(pool, zone, mpl_block_start(pool, block), mpl_block_pages(&pool->geometry));
     mpl_spin_unlock(&zone->lock);
-    mpl_percpu_drain(pool);
+    mpl_percpu_pass(pool);
 }
 
 /* If GOING_ONLINE is refused, everybody hears CANCEL_ONLINE, also those not asked: so its row

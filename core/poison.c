@@ -213,7 +213,7 @@ static int expel_hard(struct mpl_op *op, const struct mpl_span *span)
     mpl_spin_lock(pool, &zone->lock);
     mpl_isolate_span(pool, span->block, span->index, span->nr_pages);
     mpl_spin_unlock(&zone->lock);
-    mpl_percpu_drain(pool);
+    mpl_percpu_pass(pool);
     op->progress.step = "lost";
     error = mpl_op_check(op);
     if (error == 0)

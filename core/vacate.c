@@ -59,14 +59,14 @@ static int move_away(struct mpl_op *op, const struct mpl_span *span)
     return error;
 }
 
-/* After the drain no slot holds a frame of the span, and every page that was being allocated in it
+/* After that no slot holds a frame of the span, and every page that was being allocated in it
  * is complete. */
 static int clear(struct mpl_op *op, const struct mpl_span *span)
 {
     int error;
 
     op->progress.step = "drain";
-    mpl_percpu_drain(op->pool);
+    mpl_percpu_pass(op->pool);
     error = check_kept(op, span);
     if (error == 0)
         error = mpl_migrate_check(op, span);

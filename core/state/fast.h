@@ -191,7 +191,7 @@ static inline struct mpl_held *mpl_held_around(struct mpl_slot *slot, memplug_pf
 
 /*
  * A used frame of a word at hand becomes held with the others. As long as there are others, the
- * block is in its zone; and its pageblock was not isolated when the slot was drained last, so that
+ * block is in its zone; and its pageblock was not isolated when the slot was passed last, so that
  * whoever isolates it now waits for this to end.
  */
 static inline int mpl_held_give(struct memplug *pool, struct mpl_held *held, memplug_pfn_t pfn)

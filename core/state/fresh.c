@@ -7,7 +7,8 @@
  * whoever wants to change a frame, or isolate the block, meanwhile waits for it. Who reads without
  * the lock either has a frame of the block, and then the block has its own bitmaps. Or he has none,
  * and may read the pattern and its own ones by turns: each says of every frame that he could ask
- * for that it is not his.
+ * for that it is not his. The pattern he may read for longer than the block is in its zone; he is
+ * waited for when a block that was used leaves it, or one that was not is removed.
  */
 #include "words.h"
 

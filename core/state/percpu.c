@@ -3,7 +3,7 @@
  * A slot holds about a word's worth of frames of each kind, and of freed ones, in one word or in
  * several. Inside the slot a frame of these changes hands by one atomic step on its bitmap; the
  * zone's lock is taken once a word's worth. What a slot holds never lies in a pageblock that was
- * isolated before the last drain. Frames for movable use are described as long as they are held:
+ * isolated before the last pass. Frames for movable use are described as long as they are held:
  * that means nothing then, and spares a step on each.
  */
 #include "words.h"
@@ -50,8 +50,9 @@ static struct mpl_held *waiting(struct mpl_slot *slot, unsigned kind)
     return &slot->held[MPL_NR_KINDS + kind * MPL_NR_WAITING];
 }
 
-/* In runs of one zone, whose lock is taken once for each. */
-static void give_back(struct memplug *pool, struct mpl_held *held, unsigned nr)
+/* In runs of one zone, whose lock is taken once for each. all: or else those that are isolated.
+ * False: there were none. */
+static bool give_back(struct memplug *pool, struct mpl_held *held, unsigned nr, bool all)
 {
     struct mpl_zone *zone = NULL;
 
@@ -61,6 +62,8 @@ static void give_back(struct memplug *pool, struct mpl_held *held, unsigned nr)
         if (held->mask == 0)
             continue;
         block = mpl_block_at(pool, held->block);
+        if (!all && !mpl_isolated(pool, block, (uint64_t)held->word * MPL_WORD_PAGES))
+            continue;
         if (zone != mpl_zone_of(pool, block)) {
             if (zone != NULL)
                 mpl_spin_unlock(&zone->lock);
@@ -71,19 +74,43 @@ static void give_back(struct memplug *pool, struct mpl_held *held, unsigned nr)
     }
     if (zone != NULL)
         mpl_spin_unlock(&zone->lock);
+    return zone != NULL;
 }
 
-static void empty(struct memplug *pool, struct mpl_slot *slot)
+/* Words that went have left gaps among those that wait. */
+static void close_gaps(struct mpl_slot *slot, unsigned kind)
 {
-    give_back(pool, slot->held, MPL_NR_HELD);
-    for (unsigned kind = 0; kind < MPL_NR_KINDS; kind++)
-        slot->queue[kind] = (struct mpl_queue){0};
+    struct mpl_queue *queue = &slot->queue[kind], left = {0};
+    struct mpl_held *words = waiting(slot, kind);
+
+    for (unsigned i = queue->next; i < queue->end; i++) {
+        struct mpl_held word = words[i];
+
+        words[i].mask = 0;
+        if (word.mask == 0)
+            continue;
+        words[left.end++] = word;
+        if (kind == MPL_HELD_FREED)
+            left.nr_frames = (uint16_t)(left.nr_frames + MPL_POPCOUNT64(word.mask));
+    }
+    *queue = left;
+}
+
+static void empty(struct memplug *pool, struct mpl_slot *slot, bool all)
+{
+    give_back(pool, slot->held, MPL_NR_KINDS, all);
+    for (unsigned kind = 0; kind < MPL_NR_KINDS; kind++) {
+        const struct mpl_queue *queue = &slot->queue[kind];
+
+        if (give_back(pool, waiting(slot, kind) + queue->next, queue->end - queue->next, all))
+            close_gaps(slot, kind);
+    }
 }
 
 void mpl_slot_drain(struct memplug *pool, struct mpl_slot *slot)
 {
     mpl_slot_stop(pool, slot);
-    empty(pool, slot);
+    empty(pool, slot, true);
     mpl_slot_start(slot);
 }
 
@@ -105,13 +132,18 @@ static uint64_t ask_all_to_stop(struct memplug *pool)
 }
 
 /* The CPUs' come first: whoever opens a slot after the first one's lock was passed sees all that
- * was there before the drain. One fence is enough for all. */
-void mpl_percpu_drain(struct memplug *pool)
+ * was there before. One fence is enough for all. */
+static void pass_slots(struct memplug *pool, bool drain)
 {
     uint64_t stopped;
 
-    for (unsigned i = 0; i < pool->nr_slots; i++)
-        mpl_slot_drain(pool, &pool->slots[i]);
+    for (unsigned i = 0; i < pool->nr_slots; i++) {
+        struct mpl_slot *slot = &pool->slots[i];
+
+        mpl_slot_stop(pool, slot);
+        empty(pool, slot, drain);
+        mpl_slot_start(slot);
+    }
     stopped = ask_all_to_stop(pool);
     if (stopped != 0)
         fence(pool);
@@ -119,9 +151,19 @@ void mpl_percpu_drain(struct memplug *pool)
         struct mpl_slot *slot = &pool->slots[pool->nr_slots + MPL_CTZ64(stopped)];
 
         lock_stopped(pool, slot);
-        empty(pool, slot);
+        empty(pool, slot, drain);
         mpl_slot_start(slot);
     }
+}
+
+void mpl_percpu_pass(struct memplug *pool)
+{
+    pass_slots(pool, false);
+}
+
+void mpl_percpu_drain(struct memplug *pool)
+{
+    pass_slots(pool, true);
 }
 
 /* --- allocate --------------------------------------------------------------------------------- */
@@ -179,7 +221,7 @@ static bool take_direct(struct memplug *pool, const struct memplug_alloc *reques
     if (refill(pool, request, &held, 1) == 0)
         return false;
     *pfn = mpl_held_take(pool, &held, request, as);
-    give_back(pool, &held, 1);
+    give_back(pool, &held, 1, true);
     return true;
 }
 
@@ -257,7 +299,7 @@ static void put_by(struct memplug *pool, struct mpl_slot *slot)
     freed->mask = 0;
     if (queue->end < MPL_NR_WAITING && queue->nr_frames < MPL_WORD_PAGES)
         return;
-    give_back(pool, words, queue->end);
+    give_back(pool, words, queue->end, true);
     *queue = (struct mpl_queue){0};
 }
 
@@ -441,13 +483,13 @@ static int free_frame(struct memplug *pool, struct mpl_slot *slot, memplug_pfn_t
     return error;
 }
 
-/* Whoever was in the middle of freeing it has stepped back after the drain, or has kept it. */
+/* Whoever was in the middle of freeing it has stepped back after the pass, or has kept it. */
 static int free_ended(struct memplug *pool, struct mpl_slot *own, memplug_pfn_t pfn)
 {
     struct mpl_slot *slot;
     int error;
 
-    mpl_percpu_drain(pool);
+    mpl_percpu_pass(pool);
     slot = mpl_slot_enter(pool, own);
     error = free_frame(pool, slot, pfn, true);
     mpl_slot_leave(slot, own);

@@ -142,10 +142,12 @@ int mpl_percpu_free(struct memplug *pool, struct mpl_slot *own, memplug_pfn_t pf
 /* One used frame whose page the caller has made NONE. */
 void mpl_percpu_free_ended(struct memplug *pool, memplug_pfn_t pfn);
 
-/* Give back what one slot, or every slot holds. After that nobody who looked at a block before the
- * call still does: readers of bitmaps are inside a slot or hold the zone's lock. */
-void mpl_slot_drain(struct memplug *pool, struct mpl_slot *slot);
+/* Every slot is left once, and gives back what it holds of isolated pageblocks. After that nobody
+ * who looked at a block before the call still does: readers of bitmaps are inside a slot or hold
+ * the zone's lock. drain: it gives back all that it holds. */
+void mpl_percpu_pass(struct memplug *pool);
 void mpl_percpu_drain(struct memplug *pool);
+void mpl_slot_drain(struct memplug *pool, struct mpl_slot *slot);
 
 /* --- zone.c, node.c --------------------------------------------------------------------------- */
 

@@ -4,10 +4,12 @@
  * and they answer as if they were. Threads have no assertions of cmocka: they count what is wrong.
  */
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "mini_pool.h"
 #include "world.h"
@@ -265,10 +267,55 @@ static void wrong_calls_beside_adds_and_removes(void **context)
         online(2, 4);
         if (i % 8 == 7)
             assert_int_equal(memplug_free(world.pool, take(1), 1), 0);
+        if (i % 3 == 1) {
+            assert_int_equal(memplug_offline(world.pool, 2, 4, NULL, NULL), 0);
+            assert_int_equal(memplug_online(world.pool, 2, 4, MEMPLUG_ONLINE_MOVABLE, NULL, NULL),
+                             0);
+            assert_int_equal(memplug_offline(world.pool, 2, 4, NULL, NULL), 0);
+            assert_int_equal(memplug_remove(world.pool, 2 * world.block_bytes,
+                                            4 * world.block_bytes, NULL, NULL), 0);
+            continue;
+        }
         assert_int_equal(memplug_offline_and_remove(world.pool, 2 * world.block_bytes,
                                                     4 * world.block_bytes, NULL, NULL), 0);
     }
     atomic_store(&storm.stop, true);
+    pthread_join(thread, NULL);
+    assert_int_equal(storm.nr_wrong, 0);
+    world_close(&world);
+}
+
+/* A reader of an unused block holds up its removal, and not its way offline. */
+static void *read_slowly(void *argument)
+{
+    struct storm *storm = argument;
+    struct mpl_slot *slot = mpl_percpu_lock(world.pool);
+
+    atomic_store(&storm->nr_calls, 1);
+    while (!atomic_load(&storm->stop))
+        sched_yield();
+    usleep(20000);
+    atomic_store(&storm->nr_wrong, mpl_bitmaps(at(2)) == NULL);
+    mpl_percpu_unlock(slot);
+    return NULL;
+}
+
+static void readers_hold_up_removal(void **context)
+{
+    struct storm storm = {false};
+    pthread_t thread;
+
+    (void)context;
+    world_open(&world, &(struct world_config){.shape = FAKE_SMALL, .seed = 5, .nr_cpus = 1});
+    assert_int_equal(world_add(&world, world.backing_a, 2, MEMPLUG_MEMMAP_HOST, NULL, NULL), 0);
+    online(2, 4);
+    assert_int_equal(pthread_create(&thread, NULL, read_slowly, &storm), 0);
+    while (atomic_load(&storm.nr_calls) == 0)
+        sched_yield();
+    assert_int_equal(memplug_offline(world.pool, 2, 4, NULL, NULL), 0);
+    atomic_store(&storm.stop, true);
+    assert_int_equal(memplug_remove(world.pool, 2 * world.block_bytes, 4 * world.block_bytes, NULL,
+                                    NULL), 0);
     pthread_join(thread, NULL);
     assert_int_equal(storm.nr_wrong, 0);
     world_close(&world);
@@ -284,6 +331,7 @@ int main(void)
         cmocka_unit_test(what_is_taken_is_written),
         cmocka_unit_test(wrong_calls_are_refused),
         cmocka_unit_test(wrong_calls_beside_adds_and_removes),
+        cmocka_unit_test(readers_hold_up_removal),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

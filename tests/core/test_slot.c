@@ -114,11 +114,74 @@ static void gives_back(void **context)
     close_empty(mini, BLOCK_PAGES);
 }
 
+/* --- words that wait -------------------------------------------------------------------------- */
+
 #define MANY_WORDS 20u
 
 static uint64_t held(struct mini *mini)
 {
     return mini_count(mini, MPL_FRAME_HELD);
+}
+
+static void isolate(struct mini *mini, uint64_t word, bool isolated)
+{
+    if (isolated)
+        mpl_isolate_span(&mini->pool, mpl_block_at(&mini->pool, 1), word * 64, 64);
+    else
+        mpl_unisolate_span(&mini->pool, mpl_block_at(&mini->pool, 1), word * 64, 64);
+}
+
+static unsigned words_held(const struct memplug_slot *slot, unsigned kind)
+{
+    const struct mpl_slot *own = (const struct mpl_slot *)(const void *)slot;
+    unsigned nr = own->held[kind].mask != 0;
+
+    for (unsigned i = 0; i < MPL_NR_WAITING; i++)
+        nr += own->held[MPL_NR_KINDS + kind * MPL_NR_WAITING + i].mask != 0;
+    return nr;
+}
+
+/* What a slot holds of isolated pageblocks comes back when it is passed; all else stays its. */
+static void passing_leaves_what_is_not_isolated(void **context)
+{
+    static const struct mini_shape wide = {6, 11, 2, 1, 1, 64};
+    struct mini *mini = mini_open(&wide);
+    struct memplug_slot *slot = open_slot(mini), *other = open_slot(mini);
+    struct mpl_slot *own = (struct mpl_slot *)(void *)slot;
+    uint64_t first = 2048;
+
+    (void)context;
+    mini_online(mini, 1, 0, MEMPLUG_ZONE_NORMAL, 0);
+    for (uint64_t i = 0; i < 2048; i++)
+        assert_int_equal(must_take(other, 0), first + i);
+    for (uint64_t i = 0; i < MPL_NR_WAITING; i++)
+        assert_int_equal(memplug_slot_free(other, mpl_pfn(first + i * 64 + i), 1), 0);
+    mpl_percpu_drain(&mini->pool);
+    assert_int_equal(must_take(slot, 0), first); /* and 14 wait in words 1 to 14 */
+    for (uint64_t i = 20; i < 30; i++)
+        assert_int_equal(memplug_slot_free(slot, mpl_pfn(first + i * 64), 1), 0);
+    mpl_percpu_pass(&mini->pool);
+    assert_int_equal(mini_count(mini, MPL_FRAME_FREE), 0);
+    for (uint64_t i = 1; i < 30; i += 2)
+        isolate(mini, i, true);
+    mpl_percpu_pass(&mini->pool);
+    assert_int_equal(words_held(slot, MPL_HELD_KERNEL), 7);
+    assert_int_equal(words_held(slot, MPL_HELD_FREED), 5);
+    assert_int_equal(own->queue[MPL_HELD_FREED].nr_frames + MPL_POPCOUNT64(own->held[MPL_HELD_FREED]
+                     .mask), 5);
+    assert_int_equal(mini_count(mini, MPL_FRAME_FREE), 7 + 5);
+    mini_check(mini);
+    for (uint64_t i = 2; i < MPL_NR_WAITING; i += 2)
+        assert_int_equal(must_take(slot, 0), first + i * 64 + i);
+    assert_int_equal(words_held(slot, MPL_HELD_KERNEL), 0);
+    for (uint64_t i = 1; i < 30; i += 2)
+        isolate(mini, i, false);
+    mpl_percpu_drain(&mini->pool);
+    assert_int_equal(mini_count(mini, MPL_FRAME_FREE), 7 + 10);
+    memplug_slot_close(slot);
+    memplug_slot_close(other);
+    mini_check(mini);
+    mini_close(mini);
 }
 
 /* Where one frame of each word is free, many words come at once; and go back at once. */
@@ -462,6 +525,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(takes_and_gives),      cmocka_unit_test(gives_back),
         cmocka_unit_test(ends_what_is_there),   cmocka_unit_test(words_wait),
+        cmocka_unit_test(passing_leaves_what_is_not_isolated),
         cmocka_unit_test(keeps_a_words_worth),  cmocka_unit_test(looks_at_the_word),
         cmocka_unit_test(keeps_the_memmap),     cmocka_unit_test(describes_what_was_raw),
         cmocka_unit_test(as_many_as_there_are), cmocka_unit_test(storm_without_fence),
