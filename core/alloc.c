@@ -472,7 +472,7 @@ static struct mpl_page *described_at(struct memplug *pool, memplug_pfn_t pfn, bo
         !mpl_frame_described(pool, block, index))
         return NULL;
     mpl_frames_mark(block);
-    if (!pinned && !mpl_frame_is_used(pool, block, index))
+    if (!pinned && !mpl_frame_is_used(block, index))
         return NULL;
     return mpl_page_at(pool, pfn);
 }

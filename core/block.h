@@ -16,11 +16,17 @@ struct mpl_altmap {
     uint64_t alloc;             /* of these, handed out */
 };
 
+/* A word of each bitmap that has a bit per frame. Side by side: three bitmaps of 4 KiB would have
+ * it at the same place of three pages, and a load there waits for stores to any such place. */
+struct mpl_bits {
+    uint64_t free, head, described;
+};
+
 /* Where the bitmaps and counters of one block stand, from mpl_block.bitmaps on. The same for every
  * block of a pool. Bits are numbered by page in the block. */
 struct mpl_layout {
     uint64_t nr_pages, nr_words, nr_pageblocks;
-    uint64_t free, head, described; /* uint64_t[nr_words] each */
+    uint64_t bits;      /* struct mpl_bits[nr_words]; they come first, at 0 */
     uint64_t summary;   /* bit per word: it has a frame to allocate */
     uint64_t isolated;  /* bit per pageblock: a span of it is; a whole block has its own flag */
     uint64_t nr_free;   /* uint16_t[nr_pageblocks]: frames in state free, isolated or not */
@@ -101,6 +107,11 @@ _Static_assert(sizeof(struct mpl_block) <= 256, "an add costs at most 256 bytes 
 static inline char *mpl_bitmaps(const struct mpl_block *block)
 {
     return __atomic_load_n(&block->bitmaps, __ATOMIC_ACQUIRE);
+}
+
+static inline struct mpl_bits *mpl_bits_at(const struct mpl_block *block, uint64_t word)
+{
+    return (struct mpl_bits *)(void *)mpl_bitmaps(block) + word;
 }
 
 #endif

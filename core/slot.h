@@ -16,6 +16,7 @@ struct mpl_spin {
 };
 
 struct memplug;
+struct mpl_bits;
 void mpl_spin_wait(const struct memplug *pool, struct mpl_spin *spin, unsigned ticket);
 
 MPL_LOCK_INLINE void mpl_spin_lock(const struct memplug *pool, struct mpl_spin *spin)
@@ -40,7 +41,7 @@ struct mpl_held {
     uint32_t block;
     uint32_t word;
     uint64_t first; /* pfn of the word's first frame */
-    char *free;     /* where the word stands in the bitmap of that name */
+    struct mpl_bits *bits;
 };
 
 enum mpl_held_kind { MPL_HELD_KERNEL, MPL_HELD_MOVABLE, MPL_HELD_FREED, MPL_NR_KINDS };

@@ -76,22 +76,6 @@ static inline void mpl_slot_leave(struct mpl_slot *slot, const struct mpl_slot *
 
 /* --- words at hand ---------------------------------------------------------------------------- */
 
-/* The word of another bitmap. That of free frames comes first in a block, at 0. */
-static inline uint64_t *mpl_held_word(const struct mpl_held *held, uint64_t bitmap)
-{
-    return (uint64_t *)(void *)(held->free + bitmap);
-}
-
-static inline uint64_t *mpl_held_head(const struct memplug *pool, const struct mpl_held *held)
-{
-    return mpl_held_word(held, pool->layout.head);
-}
-
-static inline uint64_t *mpl_held_described(const struct memplug *pool, const struct mpl_held *held)
-{
-    return mpl_held_word(held, pool->layout.described);
-}
-
 static inline void mpl_held_set(const struct memplug *pool, struct mpl_held *held,
                                 const struct mpl_block *block, uint64_t word, uint64_t mask)
 {
@@ -99,7 +83,7 @@ static inline void mpl_held_set(const struct memplug *pool, struct mpl_held *hel
     held->block = (uint32_t)mpl_block_id(pool, block);
     held->word = (uint32_t)word;
     held->first = mpl_block_start(pool, block).nr + word * MPL_WORD_PAGES;
-    held->free = mpl_bitmaps(block) + word * sizeof(uint64_t);
+    held->bits = mpl_bits_at(block, word);
 }
 
 /* One frame of them. Its page first, and then the step that makes it the caller's. */
@@ -109,8 +93,8 @@ static inline memplug_pfn_t mpl_held_take(struct memplug *pool, struct mpl_held 
 {
     uint64_t bit = held->mask & -held->mask;
     memplug_pfn_t pfn = mpl_pfn(held->first + MPL_CTZ64(held->mask));
-    uint64_t *free = mpl_held_word(held, 0), *described = mpl_held_described(pool, held);
-    bool is_described = (__atomic_load_n(described, __ATOMIC_RELAXED) & bit) != 0;
+    struct mpl_bits *bits = held->bits;
+    bool is_described = (__atomic_load_n(&bits->described, __ATOMIC_RELAXED) & bit) != 0;
 
     if (request->mover != 0) {
         if (MPL_UNLIKELY(request->pinned || as != MPL_PAGE_USED))
@@ -120,10 +104,10 @@ static inline memplug_pfn_t mpl_held_take(struct memplug *pool, struct mpl_held 
                        1, request->mover, 0, request->cookie);
     }
     if (MPL_UNLIKELY(is_described != (request->mover != 0))) /* as its last owner left it */
-        __atomic_fetch_xor(described, bit, __ATOMIC_ACQ_REL);
-    MPL_ASSERT((__atomic_load_n(mpl_held_head(pool, held), __ATOMIC_RELAXED) &
-                __atomic_load_n(free, __ATOMIC_RELAXED) & bit) != 0);
-    __atomic_fetch_and(free, ~bit, __ATOMIC_ACQ_REL);
+        __atomic_fetch_xor(&bits->described, bit, __ATOMIC_ACQ_REL);
+    MPL_ASSERT((__atomic_load_n(&bits->head, __ATOMIC_RELAXED) &
+                __atomic_load_n(&bits->free, __ATOMIC_RELAXED) & bit) != 0);
+    __atomic_fetch_and(&bits->free, ~bit, __ATOMIC_ACQ_REL);
     held->mask -= bit;
     return pfn;
 }
@@ -198,15 +182,14 @@ static inline int mpl_held_give(struct memplug *pool, struct mpl_held *held, mem
 {
     const struct mpl_block *block = &pool->blocks[held->block];
     uint64_t nr = pfn.nr - held->first, bit = (uint64_t)1 << nr;
-    uint64_t *word = mpl_held_word(held, 0);
-    uint64_t free = __atomic_load_n(word, __ATOMIC_ACQUIRE);
-    uint64_t head = __atomic_load_n(mpl_held_head(pool, held), __ATOMIC_ACQUIRE);
+    uint64_t free = __atomic_load_n(&held->bits->free, __ATOMIC_ACQUIRE);
+    uint64_t head = __atomic_load_n(&held->bits->head, __ATOMIC_ACQUIRE);
 
     if (MPL_UNLIKELY((uint64_t)held->word * MPL_WORD_PAGES + nr < block->nr_memmap_pages ||
                      !mpl_is_single_in(block, free, head, bit) || mpl_is_marked(block)))
         return MPL_LONG_WAY;
     /* Before the mark is looked at again: see mpl_frame_is_used(). */
-    if (MPL_UNLIKELY((__atomic_fetch_or(word, bit, __ATOMIC_SEQ_CST) & bit) != 0))
+    if (MPL_UNLIKELY((__atomic_fetch_or(&held->bits->free, bit, __ATOMIC_SEQ_CST) & bit) != 0))
         return -MPL_EINVAL;
     if (MPL_UNLIKELY(mpl_is_marked(block)))
         return mpl_held_look(pool, held, pfn);

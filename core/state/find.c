@@ -19,13 +19,13 @@ static bool find_small(const struct memplug *pool, const struct mpl_block *block
                        uint64_t nr_pages, uint64_t *index)
 {
     for (uint64_t i = 0; i * 64 < pool->layout.nr_words; i++) {
-        uint64_t summary = load(block, pool->layout.summary, i);
+        uint64_t summary = load(words_at(block, pool->layout.summary) + i);
 
         while (summary != 0) {
             uint64_t word = i * 64 + MPL_CTZ64(summary), runs = 0;
 
             if (*counter_at(pool, block, word / words_per_pageblock(pool)) >= nr_pages)
-                runs = runs_in(free_in(pool, block, word), nr_pages);
+                runs = runs_in(free_in(block, word), nr_pages);
             if (runs != 0) {
                 *index = word * MPL_WORD_PAGES + MPL_CTZ64(runs);
                 return true;
@@ -63,15 +63,16 @@ static bool find_large(const struct memplug *pool, const struct mpl_block *block
 bool mpl_frames_whole(const struct memplug *pool, const struct mpl_block *block, uint64_t index)
 {
     uint64_t pageblock = pageblock_of(pool, index);
+    const uint64_t *whole = words_at(block, pool->layout.whole);
 
-    return (load(block, pool->layout.whole, pageblock / 64) >> (pageblock % 64) & 1) != 0;
+    return (load(whole + pageblock / 64) >> (pageblock % 64) & 1) != 0;
 }
 
 /* A pageblock of its own. */
 static bool find_whole(const struct memplug *pool, const struct mpl_block *block, uint64_t *index)
 {
     for (uint64_t i = 0; i * 64 < pool->layout.nr_pageblocks; i++) {
-        uint64_t whole = load(block, pool->layout.whole, i);
+        uint64_t whole = load(words_at(block, pool->layout.whole) + i);
 
         if (whole != 0) {
             *index = (i * 64 + MPL_CTZ64(whole)) * mpl_pageblock_pages(&pool->geometry);
@@ -116,11 +117,11 @@ bool mpl_frames_find(const struct memplug *pool, const struct mpl_block *block,
     return find_large(pool, block, nr_pages, index);
 }
 
-uint64_t mpl_frames_first_used(const struct memplug *pool, const struct mpl_block *block,
+uint64_t mpl_frames_first_used(const struct mpl_block *block,
                                uint64_t index, uint64_t end)
 {
     for (uint64_t word = index / MPL_WORD_PAGES; word * MPL_WORD_PAGES < end; word++) {
-        uint64_t used = mask_of(word, index, end) & ~free_in(pool, block, word);
+        uint64_t used = mask_of(word, index, end) & ~free_in(block, word);
 
         if (used != 0)
             return word * MPL_WORD_PAGES + MPL_CTZ64(used);
@@ -145,9 +146,8 @@ bool mpl_frames_next_head(const struct memplug *pool, const struct mpl_block *bl
             word += words_per_pageblock(pool) - 1;
             continue;
         }
-        heads = load(block, pool->layout.head, word);
-
-        heads &= ~load(block, pool->layout.free, word) & mask_of(word, from, pool->layout.nr_pages);
+        heads = load(&bits_at(block, word)->head) & ~load(&bits_at(block, word)->free) &
+                mask_of(word, from, pool->layout.nr_pages);
         heads &= ~mpl_poisoned_mask(block, word) & ~mpl_memmap_mask(pool, block, word);
         if (heads != 0) {
             *index = word * MPL_WORD_PAGES + MPL_CTZ64(heads);

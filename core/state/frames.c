@@ -15,11 +15,12 @@
 
 static void set_summary(struct mpl_block *block, uint64_t offset, uint64_t bit, bool set)
 {
-    uint64_t mask = (uint64_t)1 << (bit % 64), old = load(block, offset, bit / 64);
+    uint64_t *word = words_at(block, offset) + bit / 64;
+    uint64_t mask = (uint64_t)1 << (bit % 64), old = load(word);
     uint64_t new = set ? old | mask : old & ~mask;
 
     if (new != old)
-        store(block, offset, bit / 64, new);
+        store(word, new);
 }
 
 /* Is the pageblock wholly free, and isolated by no span? */
@@ -27,7 +28,7 @@ static void note_whole(struct memplug *pool, struct mpl_block *block, uint64_t p
                        bool isolated)
 {
     uint64_t offset = pool->layout.whole;
-    bool was = (load(block, offset, pageblock / 64) >> (pageblock % 64) & 1) != 0;
+    bool was = (load(words_at(block, offset) + pageblock / 64) >> (pageblock % 64) & 1) != 0;
     bool is = !isolated &&
               *counter_at(pool, block, pageblock) == mpl_pageblock_pages(&pool->geometry);
 
@@ -41,13 +42,13 @@ static void note_whole(struct memplug *pool, struct mpl_block *block, uint64_t p
  * than one word of bits. */
 static bool set_summaries(struct memplug *pool, struct mpl_block *block, uint64_t first, bool set)
 {
-    uint64_t nr_words = words_per_pageblock(pool), mask, summary;
+    uint64_t *summary = words_at(block, pool->layout.summary) + first / 64;
+    uint64_t nr_words = words_per_pageblock(pool), mask;
 
     if (nr_words >= 64)
         return false;
     mask = (((uint64_t)1 << nr_words) - 1) << (first % 64);
-    summary = load(block, pool->layout.summary, first / 64);
-    store(block, pool->layout.summary, first / 64, set ? summary | mask : summary & ~mask);
+    store(summary, set ? load(summary) | mask : load(summary) & ~mask);
     return true;
 }
 
@@ -73,7 +74,7 @@ void mpl_frames_note(struct memplug *pool, struct mpl_block *block, uint64_t pag
         return;
     for (uint64_t word = first; word < first + nr_words; word++)
         set_summary(block, pool->layout.summary, word,
-                    !none && free_in(pool, block, word) != 0);
+                    !none && free_in(block, word) != 0);
 }
 
 /* In these words of one pageblock nr frames more are free, or less. */
@@ -98,7 +99,7 @@ static inline void count(struct memplug *pool, struct mpl_block *block, uint64_t
     if (nr != all || !set_summaries(pool, block, first, more))
         for (uint64_t word = first; word < end; word++)
             set_summary(block, pool->layout.summary, word,
-                        more || free_in(pool, block, word) != 0);
+                        more || free_in(block, word) != 0);
     if (old == all || *counter == all || block->nr_free == (more ? nr : 0))
         mpl_zone_note_free(pool, block);
 }
@@ -140,12 +141,13 @@ struct mpl_zone *mpl_frames_lock_zone(struct memplug *pool, const struct mpl_blo
 enum mpl_frame mpl_frame_get(const struct memplug *pool, const struct mpl_block *block,
                              uint64_t index)
 {
-    uint64_t word = index / MPL_WORD_PAGES, bit = bit_of(index);
+    const struct mpl_bits *bits = bits_at(block, index / MPL_WORD_PAGES);
+    uint64_t bit = bit_of(index);
     unsigned free, head;
 
     check_range(pool, index, 1);
-    free = (load(block, pool->layout.free, word) & bit) != 0;
-    head = (load(block, pool->layout.head, word) & bit) != 0;
+    free = (load(&bits->free) & bit) != 0;
+    head = (load(&bits->head) & bit) != 0;
     return (enum mpl_frame)(free * 2 + head);
 }
 
@@ -153,14 +155,14 @@ bool mpl_frame_described(const struct memplug *pool, const struct mpl_block *blo
                          uint64_t index)
 {
     check_range(pool, index, 1);
-    return is_described(pool, block, index);
+    return is_described(block, index);
 }
 
-bool mpl_frame_is_used(const struct memplug *pool, const struct mpl_block *block, uint64_t index)
+bool mpl_frame_is_used(const struct mpl_block *block, uint64_t index)
 {
-    const uint64_t *free = words_at(block, pool->layout.free);
+    const struct mpl_bits *bits = bits_at(block, index / MPL_WORD_PAGES);
 
-    return (__atomic_load_n(free + index / MPL_WORD_PAGES, __ATOMIC_SEQ_CST) & bit_of(index)) == 0;
+    return (__atomic_load_n(&bits->free, __ATOMIC_SEQ_CST) & bit_of(index)) == 0;
 }
 
 void mpl_frame_set_described(struct memplug *pool, struct mpl_block *block, uint64_t index,
@@ -169,9 +171,9 @@ void mpl_frame_set_described(struct memplug *pool, struct mpl_block *block, uint
     check_range(pool, index, 1);
     mpl_frames_own(pool, block);
     if (described)
-        set_bits(block, pool->layout.described, index / MPL_WORD_PAGES, bit_of(index));
+        set_bits(&bits_at(block, index / MPL_WORD_PAGES)->described, bit_of(index));
     else
-        clear_bits(block, pool->layout.described, index / MPL_WORD_PAGES, bit_of(index));
+        clear_bits(&bits_at(block, index / MPL_WORD_PAGES)->described, bit_of(index));
 }
 
 void mpl_frame_write(struct memplug *pool, struct mpl_block *block, memplug_pfn_t pfn,
@@ -212,8 +214,8 @@ bool mpl_frames_head_of(const struct memplug *pool, const struct mpl_block *bloc
 
     check_range(pool, index, 1);
     for (;;) {
-        uint64_t free = load(block, pool->layout.free, word) & below;
-        uint64_t heads = load(block, pool->layout.head, word) & below;
+        uint64_t free = load(&bits_at(block, word)->free) & below;
+        uint64_t heads = load(&bits_at(block, word)->head) & below;
 
         if ((free | heads) != 0) {
             uint64_t last = (uint64_t)1 << (63 - MPL_CLZ64(free | heads));
@@ -243,27 +245,25 @@ bool mpl_frames_kept_at(const struct memplug *pool, const struct mpl_block *bloc
 }
 
 /* Not 0: one of the frames [index, end) is no tail, or else not free. */
-static uint64_t any_but(const struct memplug *pool, const struct mpl_block *block, uint64_t index,
+static uint64_t any_but(const struct mpl_block *block, uint64_t index,
                         uint64_t end, bool tails)
 {
-    const uint64_t *free = words_at(block, pool->layout.free);
-    const uint64_t *head = words_at(block, pool->layout.head);
+    const struct mpl_bits *bits = bits_at(block, 0);
     uint64_t word = index / MPL_WORD_PAGES, last = (end - 1) / MPL_WORD_PAGES, found = 0;
     uint64_t mask = mask_of(word, index, end);
 
     for (; word <= last; mask = ++word == last ? mask_of(word, index, end) : WORD_FULL) {
-        uint64_t is_free = __atomic_load_n(free + word, __ATOMIC_ACQUIRE);
-        uint64_t is_head = __atomic_load_n(head + word, __ATOMIC_ACQUIRE);
+        uint64_t is_free = load(&bits[word].free), is_head = load(&bits[word].head);
 
         found |= (tails ? is_free | is_head : ~is_free | is_head) & mask;
     }
     return found;
 }
 
-static bool all_tails(const struct memplug *pool, const struct mpl_block *block, uint64_t index,
+static bool all_tails(const struct mpl_block *block, uint64_t index,
                       uint64_t end)
 {
-    return any_but(pool, block, index, end, true) == 0;
+    return any_but(block, index, end, true) == 0;
 }
 
 bool mpl_frames_are_allocation(const struct memplug *pool, const struct mpl_block *block,
@@ -274,7 +274,7 @@ bool mpl_frames_are_allocation(const struct memplug *pool, const struct mpl_bloc
     check_range(pool, index, nr_pages);
     return !mpl_is_memmap(pool, block, index) &&
            mpl_frame_get(pool, block, index) == MPL_FRAME_HEAD && !mpl_poisoned(block, index) &&
-           (nr_pages == 1 || all_tails(pool, block, index + 1, end)) &&
+           (nr_pages == 1 || all_tails(block, index + 1, end)) &&
            (end == pool->layout.nr_pages || mpl_frame_get(pool, block, end) != MPL_FRAME_TAIL);
 }
 
@@ -282,7 +282,7 @@ bool mpl_frames_are_tail(const struct memplug *pool, const struct mpl_block *blo
                          uint64_t nr_pages)
 {
     check_range(pool, 0, nr_pages);
-    return all_tails(pool, block, 0, nr_pages) &&
+    return all_tails(block, 0, nr_pages) &&
            (nr_pages == pool->layout.nr_pages ||
             mpl_frame_get(pool, block, nr_pages) != MPL_FRAME_TAIL);
 }
@@ -296,7 +296,7 @@ bool mpl_frames_all_free(const struct memplug *pool, const struct mpl_block *blo
     for (uint64_t at = index & ~(step - 1); at < end; at += step)
         if (mpl_isolated(pool, block, at))
             return false;
-    return any_but(pool, block, index, end, false) == 0;
+    return any_but(block, index, end, false) == 0;
 }
 
 bool mpl_frames_are_data(const struct memplug *pool, const struct mpl_block *block,
@@ -321,7 +321,7 @@ uint64_t mpl_frames_nr_used(const struct memplug *pool, const struct mpl_block *
             word += words_per_pageblock(pool) - 1;
             continue;
         }
-        nr_used += MPL_POPCOUNT64(mask_of(word, index, end) & ~free_in(pool, block, word) &
+        nr_used += MPL_POPCOUNT64(mask_of(word, index, end) & ~free_in(block, word) &
                                   ~mpl_poisoned_mask(block, word));
     }
     return nr_used;
@@ -344,8 +344,8 @@ uint64_t mpl_frames_count(const struct memplug *pool, const struct mpl_block *bl
     uint64_t count = 0;
 
     for (uint64_t word = 0; word < pool->layout.nr_words; word++) {
-        uint64_t free = load(block, pool->layout.free, word);
-        uint64_t head = load(block, pool->layout.head, word);
+        uint64_t free = load(&bits_at(block, word)->free);
+        uint64_t head = load(&bits_at(block, word)->head);
 
         if ((frame & MPL_FRAME_FREE) == 0)
             free = ~free;
@@ -358,35 +358,32 @@ uint64_t mpl_frames_count(const struct memplug *pool, const struct mpl_block *bl
 
 /* --- changing --------------------------------------------------------------------------------- */
 
-static void put_part(struct memplug *pool, struct mpl_block *block, uint64_t word, uint64_t mask)
+static void put_part(struct mpl_block *block, uint64_t word, uint64_t mask)
 {
-    const struct mpl_layout *layout = &pool->layout;
-    uint64_t head = load(block, layout->head, word);
+    struct mpl_bits *bits = bits_at(block, word);
+    uint64_t head = load(&bits->head);
 
-    MPL_ASSERT((load(block, layout->free, word) & ~head & mask) == 0);
-    set_bits(block, layout->free, word, mask);
-    if ((load(block, layout->described, word) & mask) != 0)
-        clear_bits(block, layout->described, word, mask);
-    store(block, layout->head, word, head & ~mask);
+    MPL_ASSERT((load(&bits->free) & ~head & mask) == 0);
+    set_bits(&bits->free, mask);
+    if ((load(&bits->described) & mask) != 0)
+        clear_bits(&bits->described, mask);
+    store(&bits->head, head & ~mask);
 }
 
 /* Nobody else has a frame of words that are given back as a whole, so nobody changes them. */
-static void put_words(struct memplug *pool, struct mpl_block *block, uint64_t word, uint64_t end)
+static void put_words(struct mpl_block *block, uint64_t word, uint64_t end)
 {
-    uint64_t *free = words_at(block, pool->layout.free);
-    uint64_t *head = words_at(block, pool->layout.head);
-    uint64_t *described = words_at(block, pool->layout.described);
     uint64_t was_free = 0;
 
-    for (; word < end; word++) {
-        uint64_t bits = __atomic_load_n(&free[word], __ATOMIC_RELAXED);
+    for (struct mpl_bits *bits = bits_at(block, word); word < end; word++, bits++) {
+        uint64_t free = __atomic_load_n(&bits->free, __ATOMIC_RELAXED);
 
-        was_free |= bits & ~__atomic_load_n(&head[word], __ATOMIC_RELAXED);
-        if (bits != WORD_FULL)
-            __atomic_store_n(&free[word], WORD_FULL, __ATOMIC_RELEASE);
-        if (__atomic_load_n(&described[word], __ATOMIC_RELAXED) != 0)
-            __atomic_store_n(&described[word], 0, __ATOMIC_RELEASE);
-        __atomic_store_n(&head[word], 0, __ATOMIC_RELEASE);
+        was_free |= free & ~__atomic_load_n(&bits->head, __ATOMIC_RELAXED);
+        if (free != WORD_FULL)
+            store(&bits->free, WORD_FULL);
+        if (__atomic_load_n(&bits->described, __ATOMIC_RELAXED) != 0)
+            store(&bits->described, 0);
+        store(&bits->head, 0);
     }
     MPL_ASSERT(was_free == 0);
 }
@@ -408,13 +405,13 @@ void mpl_frames_put(struct memplug *pool, struct mpl_block *block, uint64_t inde
 
         if (index <= first * MPL_WORD_PAGES && end >= border * MPL_WORD_PAGES) {
             word = border;
-            put_words(pool, block, first, border);
+            put_words(block, first, border);
             nr = (unsigned)((border - first) * MPL_WORD_PAGES);
         }
         for (; word < border && word * MPL_WORD_PAGES < end; word++) {
             uint64_t mask = mask_of(word, index, end);
 
-            put_part(pool, block, word, mask);
+            put_part(block, word, mask);
             nr += MPL_POPCOUNT64(mask);
         }
         count(pool, block, first, word, nr, true);
@@ -422,28 +419,24 @@ void mpl_frames_put(struct memplug *pool, struct mpl_block *block, uint64_t inde
 }
 
 /* All of a pageblock, which was free: nobody else changes its words. */
-static void use_words(struct memplug *pool, struct mpl_block *block, uint64_t first, uint64_t end,
-                      bool headed)
+static void use_words(struct mpl_block *block, uint64_t first, uint64_t end, bool headed)
 {
-    uint64_t *free = words_at(block, pool->layout.free);
-
     if (headed)
-        store(block, pool->layout.head, first, 1);
+        store(&bits_at(block, first)->head, 1);
     while (end > first)
-        __atomic_store_n(&free[--end], 0, __ATOMIC_RELEASE);
+        store(&bits_at(block, --end)->free, 0);
 }
 
-static void use_word(struct memplug *pool, struct mpl_block *block, uint64_t word, uint64_t mask,
-                     uint64_t head_bit)
+static void use_word(struct mpl_block *block, uint64_t word, uint64_t mask, uint64_t head_bit)
 {
-    const struct mpl_layout *layout = &pool->layout;
+    struct mpl_bits *bits = bits_at(block, word);
 
     if (head_bit != 0)
-        store(block, layout->head, word, load(block, layout->head, word) | head_bit);
+        store(&bits->head, load(&bits->head) | head_bit);
     if (mask == WORD_FULL)
-        store(block, layout->free, word, 0);
+        store(&bits->free, 0);
     else
-        clear_bits(block, layout->free, word, mask);
+        clear_bits(&bits->free, mask);
 }
 
 /* Free frames become tails, and the first a head unless it is a tail too. Last word first, so that
@@ -463,12 +456,12 @@ static void use(struct memplug *pool, struct mpl_block *block, uint64_t index, u
             end >= (border + words_per_pageblock(pool)) * MPL_WORD_PAGES) {
             word = border;
             nr = (unsigned)mpl_pageblock_pages(&pool->geometry);
-            use_words(pool, block, word, last, headed && word == first);
+            use_words(block, word, last, headed && word == first);
         }
         while (word > first && word > border) {
             uint64_t mask = mask_of(--word, index, end);
 
-            use_word(pool, block, word, mask, headed && word == first ? bit_of(index) : 0);
+            use_word(block, word, mask, headed && word == first ? bit_of(index) : 0);
             nr += MPL_POPCOUNT64(mask);
         }
         count(pool, block, word, last, nr, false);
@@ -507,7 +500,7 @@ void mpl_frames_take_isolated(struct memplug *pool, struct mpl_block *block, uin
     uint64_t end = index + nr_pages;
 
     check_range(pool, index, nr_pages);
-    MPL_ASSERT(mpl_frames_first_used(pool, block, index, end) == end);
+    MPL_ASSERT(mpl_frames_first_used(block, index, end) == end);
     for (uint64_t at = index; at < end; at += MPL_WORD_PAGES)
         MPL_ASSERT(mpl_isolated(pool, block, at));
     MPL_ASSERT(mpl_isolated(pool, block, end - 1));
@@ -527,11 +520,11 @@ void mpl_frames_keep(struct memplug *pool, struct mpl_block *block, uint64_t ind
     while (word-- > index / MPL_WORD_PAGES) {
         uint64_t mask = mask_of(word, index, end);
         uint64_t head = word == index / MPL_WORD_PAGES ? bit_of(index) : 0;
+        struct mpl_bits *bits = bits_at(block, word);
 
-        MPL_ASSERT((free_in(pool, block, word) & mask) == 0);
-        store(block, pool->layout.head, word,
-              (load(block, pool->layout.head, word) & ~mask) | head);
-        clear_bits(block, pool->layout.free, word, mask);
+        MPL_ASSERT((free_in(block, word) & mask) == 0);
+        store(&bits->head, (load(&bits->head) & ~mask) | head);
+        clear_bits(&bits->free, mask);
     }
 }
 
@@ -541,16 +534,18 @@ bool mpl_frames_hold(struct memplug *pool, struct mpl_block *block, bool describ
                      struct mpl_held *held)
 {
     uint64_t index, word, mask;
+    struct mpl_bits *bits;
 
     if (mpl_block_nr_free(block) == 0)
         return false;
     MPL_ASSERT(mpl_frames_find(pool, block, 1, &index));
     mpl_frames_own(pool, block);
     word = index / MPL_WORD_PAGES;
-    mask = free_in(pool, block, word);
-    store(block, pool->layout.head, word, load(block, pool->layout.head, word) | mask);
+    bits = bits_at(block, word);
+    mask = free_in(block, word);
+    store(&bits->head, load(&bits->head) | mask);
     if (describe)
-        set_bits(block, pool->layout.described, word, mask);
+        set_bits(&bits->described, mask);
     count(pool, block, word, word + 1, MPL_POPCOUNT64(mask), false);
     mpl_held_set(pool, held, block, word, mask);
     return true;
@@ -558,14 +553,14 @@ bool mpl_frames_hold(struct memplug *pool, struct mpl_block *block, bool describ
 
 void mpl_frames_unhold(struct memplug *pool, struct mpl_block *block, struct mpl_held *held)
 {
-    uint64_t *heads = mpl_held_head(pool, held), *described = mpl_held_described(pool, held);
-    uint64_t mask = held->mask, head = __atomic_load_n(heads, __ATOMIC_RELAXED);
+    struct mpl_bits *bits = held->bits;
+    uint64_t mask = held->mask, head = __atomic_load_n(&bits->head, __ATOMIC_RELAXED);
 
     MPL_ASSERT(held->block == mpl_block_id(pool, block) && held->word < pool->layout.nr_words);
-    MPL_ASSERT((__atomic_load_n(mpl_held_word(held, 0), __ATOMIC_RELAXED) & head & mask) == mask);
-    if ((__atomic_load_n(described, __ATOMIC_RELAXED) & mask) != 0)
-        __atomic_fetch_and(described, ~mask, __ATOMIC_ACQ_REL);
-    __atomic_store_n(heads, head & ~mask, __ATOMIC_RELEASE);
+    MPL_ASSERT((__atomic_load_n(&bits->free, __ATOMIC_RELAXED) & head & mask) == mask);
+    if ((__atomic_load_n(&bits->described, __ATOMIC_RELAXED) & mask) != 0)
+        clear_bits(&bits->described, mask);
+    store(&bits->head, head & ~mask);
     count(pool, block, held->word, held->word + 1, MPL_POPCOUNT64(mask), true);
     held->mask = 0;
 }

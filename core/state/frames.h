@@ -63,7 +63,7 @@ void mpl_frame_write(struct memplug *pool, struct mpl_block *block, memplug_pfn_
                      enum mpl_page_state as, const struct memplug_alloc *request);
 
 /* Asked behind a mark: no if somebody has freed it, who may not have seen the mark. */
-bool mpl_frame_is_used(const struct memplug *pool, const struct mpl_block *block, uint64_t index);
+bool mpl_frame_is_used(const struct mpl_block *block, uint64_t index);
 
 /* The head of the frame's allocation, if that is used and its head lies in this block. */
 bool mpl_frames_head_of(const struct memplug *pool, const struct mpl_block *block,
@@ -110,7 +110,7 @@ void mpl_frames_take_isolated(struct memplug *pool, struct mpl_block *block, uin
 bool mpl_frames_are_data(const struct memplug *pool, const struct mpl_block *block,
                          uint64_t index, uint64_t nr_pages);
 /* The first frame of [index, end) that is not free, isolated or not; end if all are. */
-uint64_t mpl_frames_first_used(const struct memplug *pool, const struct mpl_block *block,
+uint64_t mpl_frames_first_used(const struct mpl_block *block,
                                uint64_t index, uint64_t end);
 
 /* Whole words for the slots: the lowest word with free frames, all of them become held; described

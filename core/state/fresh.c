@@ -21,17 +21,17 @@
 /* Nothing isolated, described or lent, all data held. */
 static void write_held(const struct mpl_layout *layout, char *bitmaps, uint64_t nr_memmap)
 {
-    uint64_t *free = (uint64_t *)(void *)(bitmaps + layout->free);
-    uint64_t *head = (uint64_t *)(void *)(bitmaps + layout->head);
+    struct mpl_bits *bits = (struct mpl_bits *)(void *)bitmaps;
 
-    MPL_FILL(bitmaps, 0xff, layout->described);
-    MPL_FILL(bitmaps + layout->described, 0, layout->bytes - layout->described);
+    MPL_FILL(bitmaps, 0, layout->bytes);
+    for (uint64_t word = 0; word < layout->nr_words; word++)
+        bits[word] = (struct mpl_bits){.free = WORD_FULL, .head = WORD_FULL};
     for (uint64_t word = 0; word * MPL_WORD_PAGES < nr_memmap; word++) {
         uint64_t mask = mask_of(word, 0, nr_memmap);
 
         if (layout->lent == 0)
-            head[word] = ~mask | (word == 0);
-        free[word] = ~mask;
+            bits[word].head = ~mask | (word == 0);
+        bits[word].free = ~mask;
     }
 }
 
@@ -39,7 +39,7 @@ static void write_held(const struct mpl_layout *layout, char *bitmaps, uint64_t 
 static uint64_t write_free(const struct memplug *pool, char *bitmaps, uint64_t nr_memmap)
 {
     const struct mpl_layout *layout = &pool->layout;
-    uint64_t *head = (uint64_t *)(void *)(bitmaps + layout->head);
+    struct mpl_bits *bits = (struct mpl_bits *)(void *)bitmaps;
     uint64_t *summary = (uint64_t *)(void *)(bitmaps + layout->summary);
     uint64_t *whole = (uint64_t *)(void *)(bitmaps + layout->whole);
     uint16_t *counters = (uint16_t *)(void *)(bitmaps + layout->nr_free);
@@ -47,7 +47,7 @@ static uint64_t write_free(const struct memplug *pool, char *bitmaps, uint64_t n
 
     write_held(layout, bitmaps, nr_memmap);
     for (uint64_t word = nr_memmap / MPL_WORD_PAGES; word < layout->nr_words; word++) {
-        head[word] &= ~mask_of(word, nr_memmap, layout->nr_pages);
+        bits[word].head &= ~mask_of(word, nr_memmap, layout->nr_pages);
         summary[word / 64] |= (uint64_t)1 << (word % 64);
     }
     for (uint64_t i = pageblock_of(pool, nr_memmap); i < layout->nr_pageblocks; i++) {

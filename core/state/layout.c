@@ -10,12 +10,8 @@ void mpl_layout_set(struct mpl_layout *layout, const struct memplug_geometry *ge
     layout->nr_words = layout->nr_pages / MPL_WORD_PAGES;
     layout->nr_pageblocks = layout->nr_pages >> geometry->pageblock_order;
     MPL_ASSERT(layout->nr_pageblocks != 0 && mpl_pageblock_pages(geometry) >= MPL_WORD_PAGES);
-    layout->free = at; /* fast.h counts from there */
-    at += layout->nr_words * sizeof(uint64_t);
-    layout->head = at;
-    at += layout->nr_words * sizeof(uint64_t);
-    layout->described = at;
-    at += layout->nr_words * sizeof(uint64_t);
+    layout->bits = at;
+    at += layout->nr_words * sizeof(struct mpl_bits);
     layout->summary = at;
     at += mpl_round_up(layout->nr_words, 64) / 8;
     layout->isolated = at;

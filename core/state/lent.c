@@ -17,7 +17,7 @@ void mpl_layout_add_lent(struct mpl_layout *layout)
 
 bool mpl_lent_bit(const struct memplug *pool, const struct mpl_block *block, uint64_t index)
 {
-    return (load(block, pool->layout.lent, index / MPL_WORD_PAGES) & bit_of(index)) != 0;
+    return (load(words_at(block, pool->layout.lent) + index / MPL_WORD_PAGES) & bit_of(index)) != 0;
 }
 
 uint64_t mpl_memmap_mask(const struct memplug *pool, const struct mpl_block *block, uint64_t word)
@@ -27,7 +27,7 @@ uint64_t mpl_memmap_mask(const struct memplug *pool, const struct mpl_block *blo
     if (word * MPL_WORD_PAGES >= block->nr_memmap_pages)
         return 0;
     mask = mask_of(word, 0, block->nr_memmap_pages);
-    return pool->layout.lent == 0 ? mask : mask & ~load(block, pool->layout.lent, word);
+    return pool->layout.lent == 0 ? mask : mask & ~load(words_at(block, pool->layout.lent) + word);
 }
 
 uint64_t mpl_lent_count(const struct memplug *pool, const struct mpl_block *block)
@@ -35,7 +35,7 @@ uint64_t mpl_lent_count(const struct memplug *pool, const struct mpl_block *bloc
     uint64_t nr_lent = 0;
 
     for (uint64_t word = 0; pool->layout.lent != 0 && word < pool->layout.nr_words; word++)
-        nr_lent += MPL_POPCOUNT64(load(block, pool->layout.lent, word));
+        nr_lent += MPL_POPCOUNT64(load(words_at(block, pool->layout.lent) + word));
     return nr_lent;
 }
 
@@ -49,11 +49,11 @@ static void set_lent(struct memplug *pool, struct mpl_block *block, uint64_t ind
     for (uint64_t word = index / MPL_WORD_PAGES; word * MPL_WORD_PAGES < end; word++) {
         uint64_t mask = mask_of(word, index, end);
 
-        MPL_ASSERT((load(block, pool->layout.lent, word) & mask) == (lent ? 0 : mask));
+        MPL_ASSERT((load(words_at(block, pool->layout.lent) + word) & mask) == (lent ? 0 : mask));
         if (lent)
-            set_bits(block, pool->layout.lent, word, mask);
+            set_bits(words_at(block, pool->layout.lent) + word, mask);
         else
-            clear_bits(block, pool->layout.lent, word, mask);
+            clear_bits(words_at(block, pool->layout.lent) + word, mask);
     }
 }
 

@@ -339,7 +339,7 @@ static bool is_single_after_all(struct memplug *pool, struct mpl_block *block, u
 static inline bool is_single(struct memplug *pool, struct mpl_block *block, uint64_t index,
                              bool locked)
 {
-    return MPL_LIKELY(is_surely_single(pool, block, index)) ||
+    return MPL_LIKELY(is_surely_single(block, index)) ||
            is_single_after_all(pool, block, index, locked);
 }
 
@@ -363,15 +363,15 @@ static int take_ended(struct memplug *pool, struct mpl_block *block, uint64_t in
 {
     const struct mpl_page *page = page_of(pool, block, index);
 
-    if (!is_described(pool, block, index) || mpl_page_state(page) != MPL_PAGE_NONE)
+    if (!is_described(block, index) || mpl_page_state(page) != MPL_PAGE_NONE)
         return -MPL_EINVAL;
-    if (MPL_UNLIKELY(!mpl_frame_give_held(pool, block, index))) {
+    if (MPL_UNLIKELY(!mpl_frame_give_held(block, index))) {
         mpl_frames_mark(block); /* from now on every free looks at the page */
         return IN_OTHER_HANDS;
     }
-    if (MPL_LIKELY(!is_described(pool, block, index) || mpl_page_state(page) == MPL_PAGE_NONE))
+    if (MPL_LIKELY(!is_described(block, index) || mpl_page_state(page) == MPL_PAGE_NONE))
         return 0;
-    mpl_frame_use_held(pool, block, index);
+    mpl_frame_use_held(block, index);
     return -MPL_EINVAL;
 }
 
@@ -390,7 +390,7 @@ static int look_at_held(struct memplug *pool, struct mpl_block *block, uint64_t 
     int error = mpl_page_end(page_of(pool, block, index), later);
 
     if (error != 0 || *later)
-        mpl_frame_use_held(pool, block, index);
+        mpl_frame_use_held(block, index);
     return error;
 }
 
@@ -399,11 +399,11 @@ static int look_at_held(struct memplug *pool, struct mpl_block *block, uint64_t 
 static inline int claim(struct memplug *pool, struct mpl_block *block, uint64_t index,
                         bool isolated, bool *later)
 {
-    if (is_described(pool, block, index) && (isolated || mpl_is_marked(block)))
+    if (is_described(block, index) && (isolated || mpl_is_marked(block)))
         return claim_page(pool, block, index, later);
-    if (!mpl_frame_give_held(pool, block, index))
+    if (!mpl_frame_give_held(block, index))
         return -MPL_EINVAL;
-    if (MPL_LIKELY(!is_described(pool, block, index) || (!isolated && !mpl_is_marked(block))))
+    if (MPL_LIKELY(!is_described(block, index) || (!isolated && !mpl_is_marked(block))))
         return 0;
     /* The mark is new; or it was freed and allocated anew between the two looks. */
     return look_at_held(pool, block, index, later);
@@ -416,7 +416,7 @@ int mpl_held_look(struct memplug *pool, struct mpl_held *held, memplug_pfn_t pfn
     bool later = false;
     int error = 0;
 
-    if (is_described(pool, block, index))
+    if (is_described(block, index))
         error = look_at_held(pool, block, index, &later);
     if (error == 0 && !later)
         held->mask |= bit_of(index);

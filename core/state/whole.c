@@ -8,25 +8,6 @@
 #include "lent.h"
 #include "words.h"
 
-/* Its words in the bitmaps. */
-struct words {
-    uint64_t *free, *head, *described;
-    uint64_t nr;
-};
-
-static struct words words_of(const struct memplug *pool, const struct mpl_block *block,
-                             uint64_t index)
-{
-    uint64_t first = index / MPL_WORD_PAGES;
-
-    return (struct words){
-        .free = words_at(block, pool->layout.free) + first,
-        .head = words_at(block, pool->layout.head) + first,
-        .described = words_at(block, pool->layout.described) + first,
-        .nr = words_per_pageblock(pool),
-    };
-}
-
 static void set_bit(uint64_t *word, uint64_t bit, bool set)
 {
     uint64_t old = __atomic_load_n(word, __ATOMIC_RELAXED);
@@ -59,9 +40,9 @@ bool mpl_whole_take(struct memplug *pool, struct mpl_zone *zone,
                     const struct memplug_alloc *request, enum mpl_page_state as,
                     memplug_pfn_t *pfn)
 {
-    uint64_t index, free = WORD_FULL, head = 0;
+    uint64_t index, free = WORD_FULL, head = 0, nr_words = words_per_pageblock(pool);
     struct mpl_block *block;
-    struct words words;
+    struct mpl_bits *bits;
 
     do
         block = mpl_frames_next_whole(pool, zone, 0);
@@ -69,18 +50,18 @@ bool mpl_whole_take(struct memplug *pool, struct mpl_zone *zone,
     if (block == NULL)
         return false;
     MPL_ASSERT(mpl_frames_find(pool, block, mpl_pageblock_pages(&pool->geometry), &index));
-    words = words_of(pool, block, index);
+    bits = bits_at(block, index / MPL_WORD_PAGES);
     *pfn = mpl_pfn_add(mpl_block_start(pool, block), index);
     mpl_frame_write(pool, block, *pfn, as, request);
-    for (uint64_t i = 0; i < words.nr; i++) {
-        free &= __atomic_load_n(&words.free[i], __ATOMIC_RELAXED);
-        head |= __atomic_load_n(&words.head[i], __ATOMIC_RELAXED);
+    for (uint64_t i = 0; i < nr_words; i++) {
+        free &= __atomic_load_n(&bits[i].free, __ATOMIC_RELAXED);
+        head |= __atomic_load_n(&bits[i].head, __ATOMIC_RELAXED);
     }
     MPL_ASSERT(free == WORD_FULL && head == 0);
-    __atomic_store_n(words.described, request->mover != 0, __ATOMIC_RELEASE);
-    __atomic_store_n(words.head, 1, __ATOMIC_RELEASE);
-    for (uint64_t i = words.nr; i-- > 0;) /* nobody sees a head without its tails */
-        __atomic_store_n(&words.free[i], 0, __ATOMIC_RELEASE);
+    store(&bits->described, request->mover != 0);
+    store(&bits->head, 1);
+    for (uint64_t i = nr_words; i-- > 0;) /* nobody sees a head without its tails */
+        store(&bits[i].free, 0);
     count(pool, block, index, false);
     return true;
 }
@@ -89,11 +70,11 @@ bool mpl_whole_take(struct memplug *pool, struct mpl_zone *zone,
 bool mpl_whole_is(const struct memplug *pool, const struct mpl_block *block, uint64_t index)
 {
     uint64_t end = index + mpl_pageblock_pages(&pool->geometry), free = 0, head = 0;
-    struct words words = words_of(pool, block, index);
+    const struct mpl_bits *bits = bits_at(block, index / MPL_WORD_PAGES);
 
-    for (uint64_t i = 0; i < words.nr; i++) {
-        free |= __atomic_load_n(&words.free[i], __ATOMIC_ACQUIRE);
-        head |= __atomic_load_n(&words.head[i], __ATOMIC_ACQUIRE) ^ (i == 0);
+    for (uint64_t i = 0; i < words_per_pageblock(pool); i++) {
+        free |= load(&bits[i].free);
+        head |= load(&bits[i].head) ^ (i == 0);
     }
     return free == 0 && head == 0 && !mpl_is_memmap(pool, block, index) &&
            end != pool->layout.nr_pages && mpl_frame_get(pool, block, end) != MPL_FRAME_TAIL;
@@ -101,11 +82,11 @@ bool mpl_whole_is(const struct memplug *pool, const struct mpl_block *block, uin
 
 void mpl_whole_put(struct memplug *pool, struct mpl_block *block, uint64_t index)
 {
-    struct words words = words_of(pool, block, index);
+    struct mpl_bits *bits = bits_at(block, index / MPL_WORD_PAGES);
 
-    for (uint64_t i = 0; i < words.nr; i++)
-        __atomic_store_n(&words.free[i], WORD_FULL, __ATOMIC_RELEASE);
-    __atomic_store_n(words.described, 0, __ATOMIC_RELEASE);
-    __atomic_store_n(words.head, 0, __ATOMIC_RELEASE);
+    for (uint64_t i = 0; i < words_per_pageblock(pool); i++)
+        store(&bits[i].free, WORD_FULL);
+    store(&bits->described, 0);
+    store(&bits->head, 0);
     count(pool, block, index, true);
 }

@@ -15,27 +15,33 @@ static inline uint64_t *words_at(const struct mpl_block *block, uint64_t offset)
     return (uint64_t *)(void *)(bitmaps + offset);
 }
 
-static inline uint64_t load(const struct mpl_block *block, uint64_t offset, uint64_t word)
+static inline struct mpl_bits *bits_at(const struct mpl_block *block, uint64_t word)
 {
-    return __atomic_load_n(words_at(block, offset) + word, __ATOMIC_ACQUIRE);
+    struct mpl_bits *bits = mpl_bits_at(block, word);
+
+    MPL_ASSERT(mpl_bitmaps(block) != NULL);
+    return bits;
 }
 
-static inline uint64_t set_bits(struct mpl_block *block, uint64_t offset, uint64_t word,
-                                uint64_t mask)
+static inline uint64_t load(const uint64_t *word)
 {
-    return __atomic_fetch_or(words_at(block, offset) + word, mask, __ATOMIC_ACQ_REL);
+    return __atomic_load_n(word, __ATOMIC_ACQUIRE);
 }
 
-static inline uint64_t clear_bits(struct mpl_block *block, uint64_t offset, uint64_t word,
-                                  uint64_t mask)
+static inline uint64_t set_bits(uint64_t *word, uint64_t mask)
 {
-    return __atomic_fetch_and(words_at(block, offset) + word, ~mask, __ATOMIC_ACQ_REL);
+    return __atomic_fetch_or(word, mask, __ATOMIC_ACQ_REL);
+}
+
+static inline uint64_t clear_bits(uint64_t *word, uint64_t mask)
+{
+    return __atomic_fetch_and(word, ~mask, __ATOMIC_ACQ_REL);
 }
 
 /* Of words that only the zone's lock lets change, or of which nobody else has a frame. */
-static inline void store(struct mpl_block *block, uint64_t offset, uint64_t word, uint64_t value)
+static inline void store(uint64_t *word, uint64_t value)
 {
-    __atomic_store_n(words_at(block, offset) + word, value, __ATOMIC_RELEASE);
+    __atomic_store_n(word, value, __ATOMIC_RELEASE);
 }
 
 static inline uint64_t bit_of(uint64_t index)
@@ -63,16 +69,16 @@ static inline void check_range(const struct memplug *pool, uint64_t index, uint6
 }
 
 /* Frames of a word in state free. */
-static inline uint64_t free_in(const struct memplug *pool, const struct mpl_block *block,
-                               uint64_t word)
+static inline uint64_t free_in(const struct mpl_block *block, uint64_t word)
 {
-    return load(block, pool->layout.free, word) & ~load(block, pool->layout.head, word);
+    const struct mpl_bits *bits = bits_at(block, word);
+
+    return load(&bits->free) & ~load(&bits->head);
 }
 
-static inline bool is_described(const struct memplug *pool, const struct mpl_block *block,
-                                uint64_t index)
+static inline bool is_described(const struct mpl_block *block, uint64_t index)
 {
-    return (load(block, pool->layout.described, index / MPL_WORD_PAGES) & bit_of(index)) != 0;
+    return (load(&bits_at(block, index / MPL_WORD_PAGES)->described) & bit_of(index)) != 0;
 }
 
 static inline uint8_t zone_kind(const struct mpl_block *block)
@@ -100,37 +106,33 @@ static inline struct mpl_block *find_block(const struct memplug *pool, memplug_p
     return block;
 }
 
-static inline bool is_surely_single(const struct memplug *pool, const struct mpl_block *block,
-                                    uint64_t index)
+static inline bool is_surely_single(const struct mpl_block *block, uint64_t index)
 {
-    uint64_t free = load(block, pool->layout.free, index / MPL_WORD_PAGES);
-    uint64_t head = load(block, pool->layout.head, index / MPL_WORD_PAGES);
+    const struct mpl_bits *bits = bits_at(block, index / MPL_WORD_PAGES);
+    uint64_t free = load(&bits->free), head = load(&bits->head);
 
     return index >= block->nr_memmap_pages && mpl_is_single_in(block, free, head, bit_of(index));
 }
 
 /* Used by the slots without the zone's lock, on frames that they hold, or that are the caller's:
  * atomic on the word. use: held -> head. give: head -> held, false if it was not a head. */
-static inline void mpl_frame_use_held(struct memplug *pool, struct mpl_block *block,
-                                      uint64_t index)
+static inline void mpl_frame_use_held(struct mpl_block *block, uint64_t index)
 {
-    uint64_t word = index / MPL_WORD_PAGES, bit = bit_of(index);
+    struct mpl_bits *bits = bits_at(block, index / MPL_WORD_PAGES);
 
-    MPL_ASSERT((load(block, pool->layout.head, word) & bit) != 0);
-    MPL_ASSERT((clear_bits(block, pool->layout.free, word, bit) & bit) != 0);
+    MPL_ASSERT((load(&bits->head) & bit_of(index)) != 0);
+    MPL_ASSERT((clear_bits(&bits->free, bit_of(index)) & bit_of(index)) != 0);
 }
 
-static inline bool mpl_frame_give_held(struct memplug *pool, struct mpl_block *block,
-                                       uint64_t index)
+static inline bool mpl_frame_give_held(struct mpl_block *block, uint64_t index)
 {
-    uint64_t word = index / MPL_WORD_PAGES, bit = bit_of(index);
-    uint64_t free = load(block, pool->layout.free, word);
+    struct mpl_bits *bits = bits_at(block, index / MPL_WORD_PAGES);
+    uint64_t free = load(&bits->free), bit = bit_of(index);
 
-    if ((load(block, pool->layout.head, word) & ~free & bit) == 0)
+    if ((load(&bits->head) & ~free & bit) == 0)
         return false;
     /* Before the mark is looked at: see mpl_frame_is_used(). */
-    free = __atomic_fetch_or(words_at(block, pool->layout.free) + word, bit, __ATOMIC_SEQ_CST);
-    return (free & bit) == 0;
+    return (__atomic_fetch_or(&bits->free, bit, __ATOMIC_SEQ_CST) & bit) == 0;
 }
 
 static inline uint64_t pageblock_of(const struct memplug *pool, uint64_t index)

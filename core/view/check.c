@@ -370,7 +370,7 @@ static void recount_block(const struct memplug *pool, const struct mpl_zone *zon
                       mpl_block_pages(&pool->geometry));
     sum->nr_managed += block->nr_managed;
     sum->nr_isolated += block->nr_isolated;
-    sum->nr_free += mpl_look_count(pool, block, 0, pool->layout.nr_pages, MPL_LOOK_FREE);
+    sum->nr_free += mpl_look_count(block, 0, pool->layout.nr_pages, MPL_LOOK_FREE);
     if (mpl_check_has_free(pool, block))
         sum->has_free[id / 64] |= (uint64_t)1 << (id % 64);
     if (block->nr_whole != 0)

@@ -11,10 +11,10 @@ static struct mpl_where at_frame(const char *step, const struct memplug *pool,
                               mpl_block_start(pool, block).nr + index};
 }
 
-static bool is(const struct memplug *pool, const struct mpl_block *block, uint64_t index,
+static bool is(const struct mpl_block *block, uint64_t index,
                enum mpl_look what)
 {
-    return (mpl_look_mask(pool, block, index / 64, what) >> (index % 64) & 1) != 0;
+    return (mpl_look_mask(block, index / 64, what) >> (index % 64) & 1) != 0;
 }
 
 /* Does the block before this one end with something used that can go on into this one? */
@@ -24,7 +24,7 @@ static bool goes_on(const struct memplug *pool, const struct mpl_block *block)
 
     return mpl_block_id(pool, block) > 0 && mpl_block_state(before) == MEMPLUG_BLOCK_ONLINE &&
            !mpl_is_memmap(pool, before, pool->layout.nr_pages - 1) &&
-           is(pool, before, pool->layout.nr_pages - 1, MPL_LOOK_USED);
+           is(before, pool->layout.nr_pages - 1, MPL_LOOK_USED);
 }
 
 /* Frames that hold the memmap and are no heads, or are heads; and those described. */
@@ -38,9 +38,9 @@ static struct memmap_count count_memmap(const struct memplug *pool, const struct
 
     for (uint64_t word = 0; word * 64 < block->nr_memmap_pages; word++) {
         uint64_t memmap = mpl_memmap_mask(pool, block, word);
-        uint64_t heads = mpl_look_mask(pool, block, word, MPL_LOOK_HEAD);
-        uint64_t used = mpl_look_mask(pool, block, word, MPL_LOOK_USED);
-        uint64_t described = mpl_look_word(block, pool->layout.described, word);
+        uint64_t heads = mpl_look_mask(block, word, MPL_LOOK_HEAD);
+        uint64_t used = mpl_look_mask(block, word, MPL_LOOK_USED);
+        uint64_t described = mpl_look_described(block, word);
 
         count.nr_free += MPL_POPCOUNT64(memmap & ~used);
         count.nr_tails += MPL_POPCOUNT64(memmap & used & ~heads);
@@ -57,12 +57,12 @@ static int check_start(const struct memplug *pool, const struct mpl_block *block
     uint64_t nr_memmap = block->nr_memmap_pages;
     struct mpl_where where = at_frame("frames", pool, block, 0);
     struct mpl_where data = at_frame("frames", pool, block, nr_memmap);
-    bool tail = nr_memmap < pool->layout.nr_pages && !is(pool, block, nr_memmap, MPL_LOOK_BEGIN);
+    bool tail = nr_memmap < pool->layout.nr_pages && !is(block, nr_memmap, MPL_LOOK_BEGIN);
     struct memmap_count count = count_memmap(pool, block);
     bool lends = pool->layout.lent != 0;
     const struct mpl_rule memmap[] = {
         {count.nr_free != 0, "a frame of the memmap is free"},
-        {nr_memmap > 0 && mpl_is_memmap(pool, block, 0) && !is(pool, block, 0, MPL_LOOK_HEAD),
+        {nr_memmap > 0 && mpl_is_memmap(pool, block, 0) && !is(block, 0, MPL_LOOK_HEAD),
          "the memmap's frames have no head"},
         {!lends && nr_memmap > 0 && count.nr_heads != 1,
          "there is a head among the memmap's frames"},
@@ -72,7 +72,7 @@ static int check_start(const struct memplug *pool, const struct mpl_block *block
     const struct mpl_rule start[] = {
         {tail && nr_memmap > 0 && mpl_is_memmap(pool, block, nr_memmap - 1),
          "the memmap's frames reach into the data"},
-        {!mpl_is_memmap(pool, block, 0) && !is(pool, block, 0, MPL_LOOK_BEGIN) &&
+        {!mpl_is_memmap(pool, block, 0) && !is(block, 0, MPL_LOOK_BEGIN) &&
              !goes_on(pool, block),
          "the first frames of the block belong to nothing"},
     };
@@ -142,13 +142,13 @@ static int check_heads(const struct memplug *pool, const struct mpl_block *block
         struct mpl_where where;
         struct mpl_rule raw;
 
-        index = mpl_look_for(pool, block, index, nr_pages, MPL_LOOK_HEAD);
+        index = mpl_look_for(block, index, nr_pages, MPL_LOOK_HEAD);
         if (index == nr_pages)
             return 0;
         if (mpl_is_memmap(pool, block, index))
             continue;
         where = at_frame("frames", pool, block, index);
-        raw = (struct mpl_rule){!mpl_look_bit(block, pool->layout.described, index),
+        raw = (struct mpl_rule){!mpl_look_is_described(block, index),
                                 "pages in a Movable zone are not described"};
         if (!raw.broken) {
             struct mpl_look_page page = mpl_look_page(pool, mpl_pfn(where.pfn));
@@ -181,8 +181,8 @@ static int check_poison(const struct memplug *pool, const struct mpl_block *bloc
 
     for (uint64_t word = 0; word < pool->layout.nr_words && error == 0; word++) {
         uint64_t bad = mpl_poisoned_mask(block, word);
-        uint64_t wrong = bad & (~mpl_look_mask(pool, block, word, MPL_LOOK_HEAD) |
-                                mpl_look_word(block, pool->layout.described, word));
+        uint64_t wrong = bad & (~mpl_look_mask(block, word, MPL_LOOK_HEAD) |
+                                mpl_look_described(block, word));
         struct mpl_where where = at_frame("frames", pool, block, word * 64);
         const struct mpl_rule rule = {wrong != 0, "a poisoned frame is free, or somebody's"};
 
@@ -200,10 +200,10 @@ static int check_words(const struct memplug *pool, const struct mpl_block *block
 
     for (uint64_t word = 0; word < pool->layout.nr_words && error == 0; word++) {
         struct mpl_where where = at_frame("frames", pool, block, word * 64);
-        uint64_t described = mpl_look_word(block, pool->layout.described, word);
-        uint64_t heads = mpl_look_mask(pool, block, word, MPL_LOOK_HEAD);
-        uint64_t held = mpl_look_mask(pool, block, word, MPL_LOOK_HELD);
-        uint64_t free = mpl_look_mask(pool, block, word, MPL_LOOK_FREE);
+        uint64_t described = mpl_look_described(block, word);
+        uint64_t heads = mpl_look_mask(block, word, MPL_LOOK_HEAD);
+        uint64_t held = mpl_look_mask(block, word, MPL_LOOK_HELD);
+        uint64_t free = mpl_look_mask(block, word, MPL_LOOK_FREE);
         bool bit = mpl_look_bit(block, pool->layout.summary, word);
         bool any = free != 0 && !mpl_isolated(pool, block, word * 64);
         const struct mpl_rule rules[] = {
@@ -241,8 +241,7 @@ static int check_pageblocks(const struct memplug *pool, const struct mpl_block *
     *sum = (struct pageblocks){0, 0, 0};
     for (uint64_t i = 0; i < pool->layout.nr_pageblocks && error == 0; i++) {
         struct mpl_where where = at_frame("frames", pool, block, i * nr_pages);
-        uint64_t nr_free = mpl_look_count(pool, block, i * nr_pages, (i + 1) * nr_pages,
-                                          MPL_LOOK_FREE);
+        uint64_t nr_free = mpl_look_count(block, i * nr_pages, (i + 1) * nr_pages, MPL_LOOK_FREE);
         bool isolated = mpl_look_bit(block, pool->layout.isolated, i);
         bool whole = !isolated && nr_free == nr_pages;
         const struct mpl_rule rules[] = {
@@ -311,7 +310,7 @@ static int check_unmanaged(const struct memplug *pool, const struct mpl_block *b
     uint64_t nr_pages = pool->layout.nr_pages;
     struct mpl_where where = at_frame("frames", pool, block, 0);
     const struct mpl_rule rules[] = {
-        {mpl_look_count(pool, block, 0, nr_pages, MPL_LOOK_HELD) != nr_pages,
+        {mpl_look_count(block, 0, nr_pages, MPL_LOOK_HELD) != nr_pages,
          "a frame of a block in several zones was released"},
         {(block->nr_free | block->nr_managed | block->nr_isolated) != 0,
          "a block in several zones counts frames"},
@@ -363,8 +362,8 @@ static int check_held(const struct memplug *pool, const struct mpl_held *held,
 
     if (error != 0)
         return error;
-    missing = held->mask & ~mpl_look_mask(pool, mpl_block_at(pool, held->block), held->word,
-                                          MPL_LOOK_HELD);
+    missing = held->mask &
+              ~mpl_look_mask(mpl_block_at(pool, held->block), held->word, MPL_LOOK_HELD);
     if (missing == 0)
         return 0;
     where = at_frame("slots", pool, mpl_block_at(pool, held->block),
@@ -400,7 +399,7 @@ static int check_held_words(const struct memplug *pool, const struct mpl_block *
     int error = 0;
 
     for (uint64_t word = 0; word < pool->layout.nr_words && error == 0; word++) {
-        uint64_t mask = mpl_look_mask(pool, block, word, MPL_LOOK_HELD) &
+        uint64_t mask = mpl_look_mask(block, word, MPL_LOOK_HELD) &
                         ~mpl_early_holes(pool, block, word);
         uint64_t once, twice, wrong;
 

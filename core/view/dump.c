@@ -262,8 +262,8 @@ static uint64_t raw_run(const struct memplug *pool, const struct mpl_block *bloc
     uint64_t end = index + nr_pages;
 
     while (end < pool->layout.nr_pages &&
-           mpl_look_for(pool, block, end, end + 1, MPL_LOOK_HEAD) == end &&
-           !mpl_look_bit(block, pool->layout.described, end) && !mpl_poisoned(block, end) &&
+           mpl_look_for(block, end, end + 1, MPL_LOOK_HEAD) == end &&
+           !mpl_look_is_described(block, end) && !mpl_poisoned(block, end) &&
            mpl_look_run(pool, block, end) == nr_pages)
         end += nr_pages;
     return end - index;
@@ -274,7 +274,7 @@ static uint64_t unused_run(const struct memplug *pool, const struct mpl_block *b
                            uint64_t index)
 {
     uint64_t start = mpl_block_start(pool, block).nr;
-    uint64_t end = mpl_look_for(pool, block, index, pool->layout.nr_pages, MPL_LOOK_USED);
+    uint64_t end = mpl_look_for(block, index, pool->layout.nr_pages, MPL_LOOK_USED);
     uint64_t pfn = start + index, nr_pages;
 
     if (block->nr_absent == 0)
@@ -313,9 +313,9 @@ static uint64_t dump_run(const struct memplug *pool, const struct mpl_block *blo
                          uint64_t index, struct mpl_text *text)
 {
     uint64_t bit = (uint64_t)1 << (index % 64);
-    bool used = (mpl_look_mask(pool, block, index / 64, MPL_LOOK_USED) & bit) != 0;
-    bool head = (mpl_look_mask(pool, block, index / 64, MPL_LOOK_HEAD) & bit) != 0;
-    bool described = head && mpl_look_bit(block, pool->layout.described, index);
+    bool used = (mpl_look_mask(block, index / 64, MPL_LOOK_USED) & bit) != 0;
+    bool head = (mpl_look_mask(block, index / 64, MPL_LOOK_HEAD) & bit) != 0;
+    bool described = head && mpl_look_is_described(block, index);
     bool poisoned = mpl_poisoned(block, index);
     bool memmap = mpl_is_memmap(pool, block, index);
     uint64_t nr_pages = mpl_look_run(pool, block, index);

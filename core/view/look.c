@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 #include "look.h"
 
-uint64_t mpl_look_mask(const struct memplug *pool, const struct mpl_block *block, uint64_t word,
+uint64_t mpl_look_mask(const struct mpl_block *block, uint64_t word,
                        enum mpl_look what)
 {
-    uint64_t free = mpl_look_word(block, pool->layout.free, word);
-    uint64_t head = mpl_look_word(block, pool->layout.head, word);
+    const struct mpl_bits *bits = mpl_bits_at(block, word);
+    uint64_t free = __atomic_load_n(&bits->free, __ATOMIC_ACQUIRE);
+    uint64_t head = __atomic_load_n(&bits->head, __ATOMIC_ACQUIRE);
 
     switch (what) {
     case MPL_LOOK_USED:
@@ -22,12 +23,12 @@ uint64_t mpl_look_mask(const struct memplug *pool, const struct mpl_block *block
     return 0;
 }
 
-uint64_t mpl_look_for(const struct memplug *pool, const struct mpl_block *block, uint64_t index,
+uint64_t mpl_look_for(const struct mpl_block *block, uint64_t index,
                       uint64_t end, enum mpl_look what)
 {
     while (index < end) {
         uint64_t below = ((uint64_t)1 << (index % 64)) - 1;
-        uint64_t mask = mpl_look_mask(pool, block, index / 64, what) & ~below;
+        uint64_t mask = mpl_look_mask(block, index / 64, what) & ~below;
 
         if (mask != 0) {
             index = index / 64 * 64 + MPL_CTZ64(mask);
@@ -38,14 +39,14 @@ uint64_t mpl_look_for(const struct memplug *pool, const struct mpl_block *block,
     return end;
 }
 
-uint64_t mpl_look_count(const struct memplug *pool, const struct mpl_block *block, uint64_t index,
+uint64_t mpl_look_count(const struct mpl_block *block, uint64_t index,
                         uint64_t end, enum mpl_look what)
 {
     uint64_t nr_frames = 0;
 
     while (index < end) {
         uint64_t next = (index / 64 + 1) * 64;
-        uint64_t mask = mpl_look_mask(pool, block, index / 64, what) >> (index % 64);
+        uint64_t mask = mpl_look_mask(block, index / 64, what) >> (index % 64);
 
         if (next > end)
             mask &= ((uint64_t)1 << (end - index)) - 1;
@@ -57,14 +58,14 @@ uint64_t mpl_look_count(const struct memplug *pool, const struct mpl_block *bloc
 
 uint64_t mpl_look_run(const struct memplug *pool, const struct mpl_block *block, uint64_t index)
 {
-    return mpl_look_for(pool, block, index + 1, pool->layout.nr_pages, MPL_LOOK_BEGIN) - index;
+    return mpl_look_for(block, index + 1, pool->layout.nr_pages, MPL_LOOK_BEGIN) - index;
 }
 
 uint64_t mpl_look_run_on(const struct memplug *pool, const struct mpl_block *next)
 {
     if (mpl_block_state(next) != MEMPLUG_BLOCK_ONLINE || mpl_is_memmap(pool, next, 0))
         return 0;
-    return mpl_look_for(pool, next, 0, pool->layout.nr_pages, MPL_LOOK_BEGIN);
+    return mpl_look_for(next, 0, pool->layout.nr_pages, MPL_LOOK_BEGIN);
 }
 
 struct mpl_look_page mpl_look_page(const struct memplug *pool, memplug_pfn_t pfn)

@@ -22,6 +22,17 @@ static inline bool mpl_look_bit(const struct mpl_block *block, uint64_t bitmap, 
     return mpl_look_word(block, bitmap, index / 64) >> (index % 64) & 1;
 }
 
+/* The frames of one word that are described, as a mask; and one. */
+static inline uint64_t mpl_look_described(const struct mpl_block *block, uint64_t word)
+{
+    return __atomic_load_n(&mpl_bits_at(block, word)->described, __ATOMIC_ACQUIRE);
+}
+
+static inline bool mpl_look_is_described(const struct mpl_block *block, uint64_t index)
+{
+    return mpl_look_described(block, index / 64) >> (index % 64) & 1;
+}
+
 static inline uint16_t mpl_look_nr_free(const struct memplug *pool, const struct mpl_block *block,
                                         uint64_t pageblock)
 {
@@ -40,14 +51,14 @@ enum mpl_look {
 };
 
 /* The frames of one word that are such, as a mask. */
-uint64_t mpl_look_mask(const struct memplug *pool, const struct mpl_block *block, uint64_t word,
+uint64_t mpl_look_mask(const struct mpl_block *block, uint64_t word,
                        enum mpl_look what);
 
 /* The first such frame at or behind index and before end; end if there is none. */
-uint64_t mpl_look_for(const struct memplug *pool, const struct mpl_block *block, uint64_t index,
+uint64_t mpl_look_for(const struct mpl_block *block, uint64_t index,
                       uint64_t end, enum mpl_look what);
 
-uint64_t mpl_look_count(const struct memplug *pool, const struct mpl_block *block, uint64_t index,
+uint64_t mpl_look_count(const struct mpl_block *block, uint64_t index,
                         uint64_t end, enum mpl_look what);
 
 /* Pages from a head to the end of what it heads, or of its block. */

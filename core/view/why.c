@@ -111,7 +111,7 @@ static bool gather(struct survey *survey)
         survey->nr_entries++;
     end = survey->end - survey->index < MAX_WALK ? survey->end : survey->index + MAX_WALK;
     while (survey->nr_entries < MAX_ENTRIES) {
-        survey->index = mpl_look_for(pool, survey->at, survey->index, end, MPL_LOOK_HEAD);
+        survey->index = mpl_look_for(survey->at, survey->index, end, MPL_LOOK_HEAD);
         if (survey->index == end)
             break;
         if (mpl_is_memmap(pool, survey->at, survey->index)) {

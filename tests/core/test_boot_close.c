@@ -166,10 +166,10 @@ static struct mpl_block *at(uint64_t id)
     return mpl_block_at(world.pool, id);
 }
 
-static uint64_t *word(uint64_t id, uint64_t bitmap, uint64_t index)
+static struct mpl_bits *bits(uint64_t id, uint64_t index)
 {
     mpl_frames_own(world.pool, at(id));
-    return (uint64_t *)(void *)(at(id)->bitmaps + bitmap) + index / 64;
+    return mpl_bits_at(at(id), index / 64);
 }
 
 static const char *damage(unsigned n)
@@ -193,10 +193,10 @@ static const char *damage(unsigned n)
     ROW(absent, at(2)->early = false)
     ROW("a block that cannot go offline is offline",
         at(2)->state = MEMPLUG_BLOCK_OFFLINE; at(2)->zone = MEMPLUG_NR_ZONES)
-    ROW("a frame that is not there was released", *word(2, layout->head, 0x8f) ^= 1 << 15)
-    ROW("a frame of a block in several zones was released", *word(1, layout->head, 0) ^= 1)
+    ROW("a frame that is not there was released", bits(2, 0x8f)->head ^= 1 << 15)
+    ROW("a frame of a block in several zones was released", bits(1, 0)->head ^= 1)
     ROW("a block in several zones counts frames", at(1)->nr_managed = 1)
-    ROW("a frame is held and no slot has it", *word(2, layout->head, 0x90) |= 1 << 16;
+    ROW("a frame is held and no slot has it", bits(2, 0x90)->head |= 1 << 16;
         --*(uint16_t *)(void *)(at(2)->bitmaps + layout->nr_free + 4); at(2)->nr_free--)
     ROW("a slot holds frames of a block that is not online",
         world.pool->slots[0].held[0] = ((struct mpl_held){.mask = 1, .block = 1}))

@@ -164,6 +164,14 @@ static void flip(struct world *world, uint64_t block, uint64_t bitmap, uint64_t 
     ((uint64_t *)(void *)bits)[index / 64] ^= (uint64_t)1 << (index % 64);
 }
 
+enum bitmap { FREE, HEAD, DESCRIBED };
+
+static void flip_frame(struct world *world, uint64_t block, uint64_t index, enum bitmap bitmap)
+{
+    mpl_frames_own(world->pool, at(world, block));
+    ((uint64_t *)mpl_bits_at(at(world, block), index / 64))[bitmap] ^= (uint64_t)1 << (index % 64);
+}
+
 static uint16_t *counter(struct world *world, uint64_t block, uint64_t pageblock)
 {
     mpl_frames_own(world->pool, at(world, block));
@@ -342,25 +350,25 @@ static const char *damage_frames(struct world *w, unsigned n)
     const char *stray = "there are bits behind the end of the summary or of the isolated "
                         "pageblocks";
 
-    ROW("a frame of the memmap is free", flip(w, 3, layout->free, 0))
-    ROW("a frame of the memmap is free", flip(w, 5, layout->free, 15))
-    ROW("the memmap's frames have no head", flip(w, 3, layout->head, 0))
-    ROW("there is a head among the memmap's frames", flip(w, 3, layout->head, 3))
-    ROW("the memmap's frames are described", flip(w, 3, layout->described, 0))
-    ROW("the memmap's frames reach into the data", flip(w, 4, layout->free, 4))
-    ROW("the first frames of the block belong to nothing", flip(w, 9, layout->free, 0))
-    ROW("a frame is described that heads nothing", flip(w, 3, layout->described, 9))
-    ROW("a frame is described that heads nothing", flip(w, 3, layout->described, 100))
-    ROW("a frame is described that heads nothing", flip(w, 3, layout->described, 3))
+    ROW("a frame of the memmap is free", flip_frame(w, 3, 0, FREE))
+    ROW("a frame of the memmap is free", flip_frame(w, 5, 15, FREE))
+    ROW("the memmap's frames have no head", flip_frame(w, 3, 0, HEAD))
+    ROW("there is a head among the memmap's frames", flip_frame(w, 3, 3, HEAD))
+    ROW("the memmap's frames are described", flip_frame(w, 3, 0, DESCRIBED))
+    ROW("the memmap's frames reach into the data", flip_frame(w, 4, 4, FREE))
+    ROW("the first frames of the block belong to nothing", flip_frame(w, 9, 0, FREE))
+    ROW("a frame is described that heads nothing", flip_frame(w, 3, 9, DESCRIBED))
+    ROW("a frame is described that heads nothing", flip_frame(w, 3, 100, DESCRIBED))
+    ROW("a frame is described that heads nothing", flip_frame(w, 3, 3, DESCRIBED))
     ROW("a summary bit is set and its word has nothing to allocate",
         flip(w, 5, layout->summary, 1))
     ROW("a summary bit is set and its word has nothing to allocate",
         flip(w, 8, layout->isolated, 2))
     ROW("a summary bit is missing", flip(w, 8, layout->summary, 3))
-    ROW("pages in a Movable zone are not described", flip(w, 3, layout->described, 8))
+    ROW("pages in a Movable zone are not described", flip_frame(w, 3, 8, DESCRIBED))
     ROW("nr_free of a pageblock is not what its frames say", ++*counter(w, 3, 0))
     ROW("nr_free of a pageblock is not what its frames say", --*counter(w, 11, 3))
-    ROW("nr_free of a pageblock is not what its frames say", flip(w, 4, layout->head, 70))
+    ROW("nr_free of a pageblock is not what its frames say", flip_frame(w, 4, 70, HEAD))
     ROW("a pageblock is isolated and nobody takes its block offline",
         flip(w, 8, layout->isolated, 2); flip(w, 8, layout->summary, 2))
     ROW("a poisoned frame is free, or somebody's", poison(w, 8, 70))
@@ -384,7 +392,6 @@ static const char *damage_frames(struct world *w, unsigned n)
 
 static const char *damage_pages(struct world *w, unsigned n)
 {
-    const struct mpl_layout *layout = &w->pool->layout;
     const char *size = "a struct page has another size than its allocation";
     const char *moved = "a page is being moved and nobody moves it";
 
@@ -396,14 +403,14 @@ static const char *damage_pages(struct world *w, unsigned n)
     ROW("the state of a page cannot be", used_page(w)->state = MPL_PAGE_POOLED + 1)
     ROW(size, used_page(w)->nr_pages = 4)
     ROW(size, mpl_page_at(w->pool, w->row)->nr_pages = 192)
-    ROW(size, flip(w, 6, layout->head, 0))
-    ROW(size, flip(w, 6, layout->free, 128))
-    ROW(size, flip(w, 3, layout->head, 10))
+    ROW(size, flip_frame(w, 6, 0, HEAD))
+    ROW(size, flip_frame(w, 6, 128, FREE))
+    ROW(size, flip_frame(w, 3, 10, HEAD))
     ROW("a described page has no mover", used_page(w)->mover = 0)
     ROW("a described page has no mover", used_page(w)->mover = 2)
     ROW("a page kept back by the online hook has a mover", kept_page(w)->mover = 1)
     ROW("a page kept back by the online hook is larger than its pageblock",
-        flip(w, 11, layout->head, 128); flip(w, 11, layout->described, 128);
+        flip_frame(w, 11, 128, HEAD); flip_frame(w, 11, 128, DESCRIBED);
         kept_page(w)->nr_pages = 128)
     return NULL;
 }

@@ -178,7 +178,7 @@ static void use_held(struct model *model)
 
     if (model->held.mask == 0)
         return;
-    mpl_frame_use_held(model->pool, model->block, index);
+    mpl_frame_use_held(model->block, index);
     model->held.mask &= model->held.mask - 1;
     model->frames[index] = MPL_FRAME_HEAD;
 }
@@ -190,8 +190,8 @@ static void give_held(struct model *model)
         return;
     for (uint64_t i = model->held.word * 64ull; i < model->held.word * 64ull + 64; i++)
         if (model_size(model, i) == 1) {
-            assert_true(mpl_frame_give_held(model->pool, model->block, i));
-            assert_false(mpl_frame_give_held(model->pool, model->block, i));
+            assert_true(mpl_frame_give_held(model->block, i));
+            assert_false(mpl_frame_give_held(model->block, i));
             model->held.mask |= 1ull << (i % 64);
             model->frames[i] = MPL_FRAME_HELD;
             return;

@@ -141,7 +141,7 @@ static void vacate(uint64_t *random)
     expect(error == 0 || is_refusal(error), "vacate", error);
     if (error == 0) {
         for (unsigned look = 0; look < 3; look++, fake_sched_yield())
-            expect(mpl_frames_first_used(pool, block, index, index + span.nr_pages) ==
+            expect(mpl_frames_first_used(block, index, index + span.nr_pages) ==
                        index + span.nr_pages, "a vacated frame is used", (int)look);
         mpl_vacate_undo(pool, block, index, span.nr_pages);
     }
