@@ -13,6 +13,7 @@
 
 #include "aside.h"
 #include "attrs.h"
+#include "hurry.h"
 #include "seal.h"
 #include "space.h"
 
@@ -62,8 +63,7 @@ struct mpl_live {
     uint64_t raised_ns;
     bool held;            /* the proof has failed: a page is held for I/O */
     struct mpl_live_waiters waiters;
-    bool hurried;         /* the thread's nice value was changed */
-    long nice;
+    struct mpl_hurry hurry;
 
     struct mpl_pins_map maps[MPL_LIVE_UNITS + 1]; /* all mappings of the extent, for the proof */
     struct mpl_pins_unit extent; /* nr 0: no proof is wanted */

@@ -15,12 +15,10 @@
 #include <errno.h>
 #include <sched.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <time.h>
 
 #define PROOF_NS 5000000u
 #define PAUSE_NS 1000000
-#define HURRY_NICE (-19)
 
 /* --- fence ------------------------------------------------------------------------------------ */
 
@@ -35,24 +33,6 @@ static bool next_range(const struct memplug_space *space, const struct mpl_live_
         .len = piece->nr * space->page_bytes,
     };
     return true;
-}
-
-/* While a fence is up the mover goes first, if it may: a mover that waits for a CPU is what makes
- * most long pauses on a full machine. */
-static void hurry(struct mpl_live *live)
-{
-    long nice = 20 - syscall(SYS_getpriority, PRIO_PROCESS, 0);
-
-    live->hurried = nice > HURRY_NICE &&
-                    syscall(SYS_setpriority, PRIO_PROCESS, 0, HURRY_NICE) == 0;
-    live->nice = nice;
-}
-
-static void calm(struct mpl_live *live)
-{
-    if (live->hurried)
-        syscall(SYS_setpriority, PRIO_PROCESS, 0, live->nice);
-    live->hurried = false;
 }
 
 /* What is to be fenced, in as few ranges as can be: one of many pages is cheaper than many. */
@@ -97,7 +77,7 @@ int mpl_live_raise(struct memplug_space *space)
     struct mpl_live *live = space->live;
 
     list_fences(space);
-    hurry(live);
+    mpl_hurry(&live->hurry);
     live->raised_ns = mpl_now_ns();
     for (unsigned i = 0; i < live->nr_fences && !space->no_fence; i++) {
         int error = raise_range(space, &live->fences[i]);
@@ -107,7 +87,7 @@ int mpl_live_raise(struct memplug_space *space)
         while (i-- > 0)
             mpl_fence_lower(&space->fence, live->fences[i].va, live->fences[i].len);
         note_refused(space);
-        calm(live);
+        mpl_calm(&live->hurry);
         if (live->nr > 1)
             return -EAGAIN;
         live->why = error == -ENOMEM ? "the kernel has no mapping left to fence it with"
@@ -138,7 +118,7 @@ void mpl_live_lower(struct memplug_space *space)
             mpl_fence_lower(&space->fence, range.va, range.len);
     }
     note_refused(space);
-    calm(live);
+    mpl_calm(&live->hurry);
 }
 
 /* --- proof ------------------------------------------------------------------------------------ */
@@ -403,6 +383,6 @@ void mpl_live_wake(struct memplug_space *space)
     for (unsigned i = 0; i < live->nr; i++)
         if (live->units[i].switched)
             mpl_pause_add(&space->pause, pause_ns);
-    calm(live);
+    mpl_calm(&live->hurry);
     sched_yield();
 }

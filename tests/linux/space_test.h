@@ -6,6 +6,8 @@
 #include "host_test.h"
 
 #include <memplug/space.h>
+#include <sched.h>
+#include <sys/resource.h>
 
 #define UNIT (2 * MIB)
 #define PAGE 4096ull
@@ -115,8 +117,14 @@ static inline int machine_close(struct machine *machine)
 static inline int machine_offline(struct machine *machine, uint64_t block, unsigned tries)
 {
     struct memplug_limit limit = {.timeout_ns = 20000000000ull, .tries = tries};
+    int policy = sched_getscheduler(0), nice = getpriority(PRIO_PROCESS, 0);
+    int result = memplug_offline(machine->pool, machine->first + block, 1, &limit,
+                                 &machine->reason);
 
-    return memplug_offline(machine->pool, machine->first + block, 1, &limit, &machine->reason);
+    /* Whatever came of it, the mover's thread is what it was (hurry.h). */
+    if (sched_getscheduler(0) != policy || getpriority(PRIO_PROCESS, 0) != nice)
+        return -EPERM;
+    return result;
 }
 
 static inline int machine_online(struct machine *machine, uint64_t block)

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * While a fence is up the mover goes first, if it may: a mover that waits for a CPU is what makes
+ * most long pauses on a full machine. Real time is best: a nice value only gives a larger share of
+ * time, and others have theirs in slices of some milliseconds all the same.
+ */
+#ifndef MPL_LINUX_HURRY_H
+#define MPL_LINUX_HURRY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* struct sched_attr as it was first; some C libraries have it beside the kernel's. */
+struct mpl_schedule {
+    uint32_t size, policy;
+    uint64_t flags;
+    int32_t nice;
+    uint32_t priority;
+    uint64_t runtime_ns, deadline_ns, period_ns;
+};
+
+struct mpl_hurry {
+    bool hurried;
+    struct mpl_schedule before;
+};
+
+/* Of the calling thread, which undoes it. A thread with a policy of its own keeps it. */
+void mpl_hurry(struct mpl_hurry *hurry);
+void mpl_calm(struct mpl_hurry *hurry);
+
+#endif
