@@ -212,8 +212,8 @@ static const struct row {
     void (*undo)(struct memplug_space *space);
 } rows[] = {
     {mpl_live_unlock, mpl_live_relock},
-    {mpl_live_extent, NULL},
-    {mpl_live_prepare, mpl_live_unprepare},
+    {mpl_live_prepare, mpl_live_unprepare}, /* sees holes, which the next row may fill */
+    {mpl_live_extent, mpl_live_unextent},
     {mpl_live_waiters, NULL},
     {mpl_live_raise, mpl_live_lower},
     {mpl_live_prove, mpl_live_unprove},

@@ -135,6 +135,7 @@ int mpl_live_copy(struct memplug_space *space);
 
 /* live_switch.c: rows of the table. */
 int mpl_live_extent(struct memplug_space *space);
+void mpl_live_unextent(struct memplug_space *space);
 int mpl_live_raise(struct memplug_space *space);
 void mpl_live_lower(struct memplug_space *space);
 int mpl_live_prove(struct memplug_space *space);

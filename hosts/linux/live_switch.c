@@ -36,11 +36,6 @@ static bool next_range(const struct memplug_space *space, const struct mpl_live_
 }
 
 /* What is to be fenced, in as few ranges as can be: one of many pages is cheaper than many. */
-static int raise_range(struct memplug_space *space, const struct mpl_pins_map *range)
-{
-    return mpl_fence_raise(&space->fence, range->va, range->len);
-}
-
 static void list_fences(struct memplug_space *space)
 {
     struct mpl_live *live = space->live;
@@ -72,32 +67,44 @@ static void note_refused(struct memplug_space *space)
             mpl_pause_add(&space->refused, pause_ns);
 }
 
-int mpl_live_raise(struct memplug_space *space)
+/* All of them, or none. */
+static int raise_all(struct memplug_space *space)
 {
     struct mpl_live *live = space->live;
 
     list_fences(space);
-    mpl_hurry(&live->hurry);
-    live->raised_ns = mpl_now_ns();
     for (unsigned i = 0; i < live->nr_fences && !space->no_fence; i++) {
-        int error = raise_range(space, &live->fences[i]);
+        int error = mpl_fence_raise(&space->fence, live->fences[i].va, live->fences[i].len);
 
         if (error == 0)
             continue;
         while (i-- > 0)
             mpl_fence_lower(&space->fence, live->fences[i].va, live->fences[i].len);
-        note_refused(space);
-        mpl_calm(&live->hurry);
-        if (live->nr > 1)
-            return -EAGAIN;
-        live->why = error == -ENOMEM ? "the kernel has no mapping left to fence it with"
-                                     : "its writers cannot be held up: another userfaultfd, or "
-                                       "the program has closed ours";
-        mpl_count(error == -ENOMEM ? &space->counters.nr_refused_vmas
-                                   : &space->counters.nr_refused_other, 1);
-        return error == -ENOMEM ? -ENOMEM : -EBUSY;
+        return error;
     }
     return 0;
+}
+
+int mpl_live_raise(struct memplug_space *space)
+{
+    struct mpl_live *live = space->live;
+    int error;
+
+    mpl_hurry(&live->hurry);
+    live->raised_ns = mpl_now_ns();
+    error = raise_all(space);
+    if (error == 0)
+        return 0;
+    note_refused(space);
+    mpl_calm(&live->hurry);
+    if (live->nr > 1)
+        return -EAGAIN;
+    live->why = error == -ENOMEM ? "the kernel has no mapping left to fence it with"
+                                 : "its writers cannot be held up: another userfaultfd, or the "
+                                   "program has closed ours";
+    mpl_count(error == -ENOMEM ? &space->counters.nr_refused_vmas
+                               : &space->counters.nr_refused_other, 1);
+    return error == -ENOMEM ? -ENOMEM : -EBUSY;
 }
 
 /* Ranges that are partly switched are lowered unit by unit. */
@@ -203,6 +210,25 @@ int mpl_live_extent(struct memplug_space *space)
     return 0;
 }
 
+/* Holes were filled, and no proof has come to that. They can be told, and emptied, behind a fence
+ * only, and if nobody holds them: of what is held they stay filled. */
+void mpl_live_unextent(struct memplug_space *space)
+{
+    struct mpl_live *live = space->live;
+
+    if (!live->extent.filled || live->held)
+        return;
+    mpl_hurry(&live->hurry);
+    live->raised_ns = mpl_now_ns();
+    if (raise_all(space) != 0) {
+        mpl_calm(&live->hurry);
+        return;
+    }
+    if (mpl_pins_prove(&space->pins, &live->extent, &live->proof) == 0)
+        mpl_live_unprove(space);
+    mpl_live_lower(space);
+}
+
 int mpl_live_prove(struct memplug_space *space)
 {
     struct mpl_live *live = space->live;
@@ -225,6 +251,7 @@ void mpl_live_unprove(struct memplug_space *space)
 {
     struct mpl_live *live = space->live;
 
+    live->extent.filled = false;
     for (unsigned i = 0; i < live->nr && live->extent.nr != 0; i++) {
         struct mpl_pins_unit part = live->extent;
 

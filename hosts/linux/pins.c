@@ -32,6 +32,7 @@ struct scan_arg {
 #define SCAN_HUGE ((uint64_t)1 << 6)
 
 #define LOOK_PAUSE_NS 50000
+#define READ_PAGES 4u /* on the stack */
 
 enum look { SMALL = 0, HUGE_PAGE = 1 }; /* else -errno */
 
@@ -211,13 +212,49 @@ static int read_data_map(const struct mpl_pins_unit *u, uint64_t *map, size_t *f
     return err;
 }
 
-static bool any_data(const struct mpl_pins_unit *u, const struct mpl_pins_proof *proof)
+static bool any_data(const struct mpl_pins_unit *u, const uint64_t *map)
 {
     for (unsigned nr = u->first; nr < u->first + u->nr; nr++) {
-        if (mpl_pins_had_data(proof, nr))
+        if (map[nr / 64] >> (nr % 64) & 1)
             return true;
     }
     return false;
+}
+
+static bool is_zero(const uint64_t *words)
+{
+    uint64_t any = 0;
+
+    for (size_t i = 0; i < MPL_PINS_PAGE / sizeof(*words) && any == 0; i += 8)
+        any = words[i] | words[i + 1] | words[i + 2] | words[i + 3] | words[i + 4] |
+              words[i + 5] | words[i + 6] | words[i + 7];
+    return any == 0;
+}
+
+/* Was a hole when the unit was prepared, and is one now in all but name. What cannot be read is
+ * data. Read through the page cache: the alias is small now, and touching it is a fault a page. */
+static void forget_zeros(const struct mpl_pins_unit *u, uint64_t *data)
+{
+    uint64_t words[READ_PAGES * MPL_PINS_PAGE / sizeof(uint64_t)];
+    unsigned end = u->first + u->nr;
+
+    for (unsigned nr = u->first; nr < end; nr++) {
+        unsigned first = nr;
+
+        while (nr < end && nr - first < READ_PAGES &&
+               (data[nr / 64] & ~u->before[nr / 64]) >> (nr % 64) & 1)
+            nr++;
+        if (nr == first)
+            continue;
+        uint64_t size = (nr - first) * MPL_PINS_PAGE;
+
+        if (mpl_sys_pread(u->fd, words, size, u->extent + first * MPL_PINS_PAGE) != (long)size)
+            continue;
+        for (unsigned page = first; page < nr; page++)
+            if (is_zero(words + (page - first) * (MPL_PINS_PAGE / sizeof(*words))))
+                data[page / 64] &= ~((uint64_t)1 << (page % 64));
+        nr--; /* the page that ended the run is the next one's first */
+    }
 }
 
 int mpl_pins_prove(struct mpl_pins *p, const struct mpl_pins_unit *u, struct mpl_pins_proof *out)
@@ -232,12 +269,14 @@ int mpl_pins_prove(struct mpl_pins *p, const struct mpl_pins_unit *u, struct mpl
 
     if (err)
         return err;
-    if (!any_data(u, out)) {
+    if (!any_data(u, out->data)) {
         out->kind = MPL_PINS_EMPTY; /* no page, and none can be made for writing: fenced */
         return 0;
     }
     err = ask_until(&a, out);
     drop_alias(p);
+    if (!err && u->filled)
+        forget_zeros(u, out->data); /* what I/O still wrote has come by now */
     return err;
 }
 
@@ -250,24 +289,26 @@ static bool is_dense(const uint64_t *map)
     return !~all;
 }
 
-int mpl_pins_prepare(struct mpl_pins *p, const struct mpl_pins_unit *u)
+int mpl_pins_prepare(struct mpl_pins *p, struct mpl_pins_unit *u)
 {
     struct ask a = { .p = p, .u = u };
-    uint64_t data[MPL_PINS_PAGES / 64] = { 0 };
 
+    u->filled = false;
     if (p->split)
         return 0;
     for (unsigned i = 0; i < u->nr_maps; i++)
         if (scan_huge(p->pagemap, u->maps[i].va) == HUGE_PAGE)
             return 0;
-    int err = read_data_map(u, data, &a.touch);
+    memset(u->before, 0, sizeof(u->before));
+    int err = read_data_map(u, u->before, &a.touch);
 
-    if (err || !is_dense(data))
+    if (err || !any_data(u, u->before))
         return err;
     int state = look(&a);
 
     err = state == SMALL ? collapse(&a) : state == HUGE_PAGE ? 0 : state;
     drop_alias(p);
+    u->filled = !is_dense(u->before); /* of a collapse that failed it does no harm */
     return err == -EAGAIN ? -EBUSY : err;
 }
 

@@ -80,6 +80,10 @@ struct mpl_pins_unit {
     const struct mpl_pins_map *maps;
     unsigned nr_maps;
     uint64_t limit_ns; /* how long to wait for I/O in flight; 0: a single look */
+
+    /* Of mpl_pins_prepare(): it has filled holes, and these pages held data before. */
+    bool filled;
+    uint64_t before[MPL_PINS_PAGES / 64];
 };
 
 enum mpl_pins_kind {
@@ -92,7 +96,9 @@ struct mpl_pins_proof {
     enum mpl_pins_kind kind;
     unsigned looks;                    /* how often the kernel was asked */
     int last;                          /* what it said last, -errno */
-    uint64_t data[MPL_PINS_PAGES / 64]; /* bit = page of the extent that held data before */
+    /* Bit = page of the extent that held data before. Of a fenced page that was a hole when the
+     * unit was prepared: one that is not all zeros. */
+    uint64_t data[MPL_PINS_PAGES / 64];
 };
 
 /*
@@ -119,18 +125,20 @@ void mpl_pins_close(struct mpl_pins *p); /* the reservation remains the caller's
 int mpl_pins_prove(struct mpl_pins *p, const struct mpl_pins_unit *u, struct mpl_pins_proof *out);
 
 /*
- * Before the fence: make a densely populated extent of small pages huge, so that the proof behind
- * the fence is a split. It makes the fence short: a collapse drains queues on every CPU and waits
- * for each (0.5 ms on a quiet machine, 10 to 140 ms on a full one; a split 0.3 to 0.5 ms).
- * Optional, and proves nothing. Does nothing where it cannot help (holes, no trusted split, huge
- * already).
+ * Before the fence: make an extent of small pages huge, so that the proof behind the fence is a
+ * split. It makes the fence short: a collapse drains queues on every CPU and waits for each (0.5 ms
+ * on a quiet machine, 10 to 140 ms on a full one; a split 0.3 to 0.5 ms). Holes are filled, and
+ * that is written down in u: a later proof knows them by that they are still all zeros.
+ * Optional, and proves nothing. Does nothing where it cannot help (no page of the unit has data, no
+ * trusted split, huge already).
  *   0       prepared, or nothing to do
  *   -EBUSY  held at this moment: a hint that a fence would be raised in vain
  *   -ENOMEM and others as for the proof; it may be tried all the same
+ * Where u->filled is set and no proof follows, the holes stay filled.
  */
-int mpl_pins_prepare(struct mpl_pins *p, const struct mpl_pins_unit *u);
+int mpl_pins_prepare(struct mpl_pins *p, struct mpl_pins_unit *u);
 
-/* After a proof whose move failed later, with the fence still up: give back the memory that the
+/* After a proof whose move failed later, with the fence still up: give back the memory that a
  * collapse put into holes of the fenced pages. Pages that were allocated in advance (fallocate)
  * and never touched count as holes: a caller that wants those back must not call it. */
 void mpl_pins_unfill(const struct mpl_pins_unit *u, const struct mpl_pins_proof *proof);

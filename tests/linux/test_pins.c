@@ -231,6 +231,43 @@ static void test_clean(void **state)
     bench_drop(&b);
 }
 
+/* Its holes are filled before the fence, and known behind it, whatever was written meanwhile. */
+static void test_prepare_sparse(void **state)
+{
+    struct bench b;
+
+    (void)state;
+    BENCH(&b);
+    if (b.pins.collapse || b.pins.split)
+        SKIP("this kernel's transitions are not to be trusted");
+    assert_int_equal(mpl_pins_prepare(&b.pins, &b.unit), 0); /* empty: left as it is */
+    assert_int_equal(blocks(b.fd), 0);
+    for (unsigned nr = 3; nr < 100; nr++)
+        fill_page(b.app, nr);
+    memset(b.app + 99 * 4096, 0, 4096); /* data, though it is all zeros */
+    while (mpl_pins_prepare(&b.pins, &b.unit) == -EBUSY)
+        usleep(1000);
+    assert_true(b.unit.filled);
+    assert_int_equal(blocks(b.fd), EXTENT / 512);
+    fill_page(b.app, 0);
+    fill_page(b.app, 511);
+    b.app[200 * 4096 + 4095] = 1;
+    b.app[300 * 4096] = 0;
+    assert_int_equal(prove(&b), 0);
+    assert_int_equal(b.proof.kind, MPL_PINS_SPLIT);
+    for (unsigned nr = 0; nr < MPL_PINS_PAGES; nr++)
+        assert_int_equal(mpl_pins_had_data(&b.proof, nr),
+                         nr == 0 || (nr >= 3 && nr < 100) || nr == 200 || nr == 511);
+    mpl_pins_unfill(&b.unit, &b.proof);
+    assert_int_equal(blocks(b.fd), 100 * 8);
+    lower(&b);
+    for (unsigned nr = 0; nr < MPL_PINS_PAGES; nr++)
+        if (nr != 200)
+            assert_true(page_is(b.app, nr, nr == 0 || (nr >= 3 && nr < 99) || nr == 511));
+    assert_int_equal(b.app[200 * 4096 + 4095], 1);
+    bench_drop(&b);
+}
+
 static void test_prepare(void **state)
 {
     struct bench b;
@@ -240,9 +277,6 @@ static void test_prepare(void **state)
     BENCH(&b);
     if (b.pins.collapse || b.pins.split)
         SKIP("this kernel's transitions are not to be trusted");
-    fill_page(b.app, 0);
-    assert_int_equal(mpl_pins_prepare(&b.pins, &b.unit), 0); /* sparse: left as it is */
-    assert_int_equal(blocks(b.fd), 8);
     for (unsigned nr = 0; nr < MPL_PINS_PAGES; nr++)
         fill_page(b.app, nr);
     if (ring_pin_take(&pin, b.app, 4096) == 0) {
@@ -521,6 +555,7 @@ int main(void)
         cmocka_unit_test(test_selftest),
         cmocka_unit_test(test_selftest_without_io_uring),
         cmocka_unit_test(test_clean),
+        cmocka_unit_test(test_prepare_sparse),
         cmocka_unit_test(test_prepare),
         cmocka_unit_test(test_pinned),
         cmocka_unit_test(test_sparse),
