@@ -28,7 +28,7 @@ static void nap(void)
 {
     const struct timespec pause = {.tv_nsec = 1000000};
 
-    nanosleep(&pause, NULL);
+    syscall(SYS_nanosleep, &pause, NULL);
 }
 
 /* --- /proc ------------------------------------------------------------------------------------ */

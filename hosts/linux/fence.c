@@ -51,7 +51,7 @@ int mpl_fence_descriptor(int dev_fd, uint64_t features)
 {
     if (dev_fd >= 0)
         return from_node(dev_fd, features);
-    int dev = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC);
+    int dev = mpl_sys_open("/dev/userfaultfd", O_RDWR);
 
     if (dev >= 0) {
         int fd = from_node(dev, features);

@@ -134,7 +134,7 @@ void mpl_fork_map_back(struct memplug_space *space, struct mpl_fork_piece *piece
     while (mpl_sys_mmap(piece->va, piece->size_bytes, (int)(piece->attr & MPL_ATTR_PROTECTION),
                         flags, piece->fd, piece->file_offset) == MAP_FAILED)
         if (!mpl_spare_release(&space->host->spare))
-            nanosleep(&pause, NULL);
+            syscall(SYS_nanosleep, &pause, NULL);
     mpl_count(&space->counters.nr_attributes_lost,
               mpl_attrs_apply(space, piece->va, piece->size_bytes, piece->attr, piece->full));
     piece->in_place = false;

@@ -294,7 +294,7 @@ static int replace(struct memplug_space *space, const struct change *change, boo
             return error;
         }
         if (!mpl_spare_release(&space->host->spare))
-            nanosleep(&pause, NULL);
+            syscall(SYS_nanosleep, &pause, NULL);
     }
     mpl_count(&space->counters.nr_attributes_lost,
               mpl_attrs_apply(space, change->va, change->size_bytes, change->attr, change->full));

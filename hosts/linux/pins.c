@@ -196,7 +196,7 @@ static int ask_until(const struct ask *a, struct mpl_pins_proof *out)
             return out->last;
         if (now_ns() - start >= a->u->limit_ns)
             return out->last == -EAGAIN ? -EBUSY : -EOPNOTSUPP;
-        nanosleep(&pause, NULL);
+        syscall(SYS_nanosleep, &pause, NULL);
     }
 }
 
@@ -320,9 +320,8 @@ void mpl_pins_unfill(const struct mpl_pins_unit *u, const struct mpl_pins_proof 
         for (stop = nr; stop < end && !mpl_pins_had_data(proof, stop); stop++)
             ;
         if (stop > nr)
-            fallocate(u->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                      (off_t)(u->extent + nr * MPL_PINS_PAGE),
-                      (off_t)((stop - nr) * MPL_PINS_PAGE));
+            mpl_sys_fallocate(u->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                              u->extent + nr * MPL_PINS_PAGE, (stop - nr) * MPL_PINS_PAGE);
     }
 }
 
@@ -335,7 +334,7 @@ int mpl_pins_open(struct mpl_pins *p, void *scratch)
         return -EINVAL;
     if (sysconf(_SC_PAGESIZE) != (long)MPL_PINS_PAGE)
         return -EOPNOTSUPP;
-    p->pagemap = open("/proc/thread-self/pagemap", O_RDONLY | O_CLOEXEC);
+    p->pagemap = mpl_sys_open("/proc/thread-self/pagemap", O_RDONLY);
     if (p->pagemap < 0)
         return -errno;
     int err = scan_huge(p->pagemap, scratch);
@@ -392,7 +391,7 @@ static int pin_by_pipe(struct pin *pin, void *page)
 
     if (pipe2(pin->fd, O_CLOEXEC | O_NONBLOCK) < 0)
         return -errno;
-    if (vmsplice(pin->fd[1], &iov, 1, SPLICE_F_NONBLOCK) != (ssize_t)MPL_PINS_PAGE) {
+    if (syscall(SYS_vmsplice, pin->fd[1], &iov, 1, SPLICE_F_NONBLOCK) != (long)MPL_PINS_PAGE) {
         mpl_sys_close(pin->fd[0]);
         mpl_sys_close(pin->fd[1]);
         return -EPERM;

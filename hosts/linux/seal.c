@@ -134,7 +134,7 @@ static unsigned read_remaps(int uffd)
     struct uffd_msg msg;
     unsigned n = 0;
 
-    while (read(uffd, &msg, sizeof(msg)) == (ssize_t)sizeof(msg))
+    while (mpl_sys_read(uffd, &msg, sizeof(msg)) == (ssize_t)sizeof(msg))
         n += msg.event == UFFD_EVENT_REMAP;
     return n;
 }
@@ -153,7 +153,7 @@ static void helper_attend(struct helper *h, int uffd, uint64_t limit_ns)
     while (in_time) {
         uint64_t gone = now_ns() - sealing, left = gone < limit_ns ? limit_ns - gone : 0;
         struct timespec t = { (time_t)(left / 1000000000u), (long)(left % 1000000000u) };
-        int n = ppoll(fds, 2, moved < h->nr_units ? NULL : &t, NULL);
+        int n = (int)syscall(SYS_ppoll, fds, 2, moved < h->nr_units ? NULL : &t, NULL, 0);
 
         if (n > 0 && fds[0].revents)
             break;
@@ -246,7 +246,7 @@ static int reopen_read_only(int fd)
     char path[MPL_PROC_PATH_MAX];
 
     mpl_proc_path(path, "/proc/thread-self/fd/", fd, "");
-    int ro = open(path, O_RDONLY | O_CLOEXEC);
+    int ro = mpl_sys_open(path, O_RDONLY);
 
     return ro < 0 ? -errno : ro;
 }
@@ -367,7 +367,7 @@ static void must_map(struct stop *s, void *va, size_t len, int prot, uint64_t of
         if (s->spare)
             mpl_sys_munmap(s->spare, SPARE_PAGES * PAGE);
         else
-            nanosleep(&pause, NULL);
+            syscall(SYS_nanosleep, &pause, NULL);
         s->spare = NULL;
     }
     if (s->m->dress)
@@ -454,7 +454,7 @@ static struct mpl_seal_unit *next_unit(struct stop *s, unsigned *in_order)
 {
     struct uffd_msg msg;
 
-    while (read(s->uffd, &msg, sizeof(msg)) == (ssize_t)sizeof(msg)) {
+    while (mpl_sys_read(s->uffd, &msg, sizeof(msg)) == (ssize_t)sizeof(msg)) {
         if (msg.event != UFFD_EVENT_PAGEFAULT)
             continue;
         for (unsigned i = *in_order; i < s->m->nr_units; i++) {

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <liburing.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -240,4 +241,32 @@ void hugepages_return(void)
     borrowed.leash = -1;
     if (borrowed.guardian > 0)
         waitpid(borrowed.guardian, NULL, 0);
+}
+
+struct ending {
+    void (*run)(void *);
+    void *arg;
+    bool reached;
+};
+
+static void *run_and_end(void *argument)
+{
+    struct ending *ending = argument;
+
+    pthread_cancel(pthread_self());
+    ending->run(ending->arg);
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
+    ending->reached = true;
+    return NULL;
+}
+
+bool runs_to_its_end(void (*run)(void *), void *arg)
+{
+    struct ending ending = { .run = run, .arg = arg };
+    pthread_t thread;
+
+    if (pthread_create(&thread, NULL, run_and_end, &ending) != 0)
+        return false;
+    pthread_join(thread, NULL);
+    return ending.reached;
 }

@@ -118,6 +118,9 @@ void hugepages_return(void); /* to be called once in any case; never borrowed is
 /* Run it in a child; its exit status, 128 if it died. */
 int in_child(int (*run)(void *), void *arg);
 
+/* Run it in a thread that is cancelled at the first point of cancellation: does it meet none? */
+bool runs_to_its_end(void (*run)(void *), void *arg);
+
 double now_s(void);
 uint64_t next_random(uint64_t *seed);
 

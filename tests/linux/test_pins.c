@@ -119,9 +119,7 @@ static bool page_is(const char *va, unsigned nr, bool filled)
 static int prove(struct bench *b)
 {
     assert_int_equal(mpl_fence_raise(&b->fence, b->app, EXTENT), 0);
-    int err = mpl_pins_prove(&b->pins, &b->unit, &b->proof);
-
-    return err;
+    return mpl_pins_prove(&b->pins, &b->unit, &b->proof);
 }
 
 static void lower(struct bench *b)
@@ -231,6 +229,11 @@ static void test_clean(void **state)
     bench_drop(&b);
 }
 
+static bool in_sparse(unsigned nr)
+{
+    return nr == 3 || nr == 4 || nr == 63 || nr == 64 || nr == 300 || nr == 511;
+}
+
 /* Its holes are filled before the fence, and known behind it, whatever was written meanwhile. */
 static void test_prepare_sparse(void **state)
 {
@@ -242,29 +245,25 @@ static void test_prepare_sparse(void **state)
         SKIP("this kernel's transitions are not to be trusted");
     assert_int_equal(mpl_pins_prepare(&b.pins, &b.unit), 0); /* empty: left as it is */
     assert_int_equal(blocks(b.fd), 0);
-    for (unsigned nr = 3; nr < 100; nr++)
-        fill_page(b.app, nr);
-    memset(b.app + 99 * 4096, 0, 4096); /* data, though it is all zeros */
+    for (unsigned nr = 0; nr < MPL_PINS_PAGES; nr++)
+        if (in_sparse(nr))
+            fill_page(b.app, nr);
+    long before = blocks(b.fd);
+
     while (mpl_pins_prepare(&b.pins, &b.unit) == -EBUSY)
         usleep(1000);
-    assert_true(b.unit.filled);
     assert_int_equal(blocks(b.fd), EXTENT / 512);
-    fill_page(b.app, 0);
-    fill_page(b.app, 511);
-    b.app[200 * 4096 + 4095] = 1;
-    b.app[300 * 4096] = 0;
+    fill_page(b.app, 200);
+    b.app[(200 + 1) * 4096] = 0;
     assert_int_equal(prove(&b), 0);
     assert_int_equal(b.proof.kind, MPL_PINS_SPLIT);
     for (unsigned nr = 0; nr < MPL_PINS_PAGES; nr++)
-        assert_int_equal(mpl_pins_had_data(&b.proof, nr),
-                         nr == 0 || (nr >= 3 && nr < 100) || nr == 200 || nr == 511);
+        assert_int_equal(mpl_pins_had_data(&b.proof, nr), in_sparse(nr) || nr == 200);
     mpl_pins_unfill(&b.unit, &b.proof);
-    assert_int_equal(blocks(b.fd), 100 * 8);
+    assert_int_equal(blocks(b.fd), before + 8);
     lower(&b);
     for (unsigned nr = 0; nr < MPL_PINS_PAGES; nr++)
-        if (nr != 200)
-            assert_true(page_is(b.app, nr, nr == 0 || (nr >= 3 && nr < 99) || nr == 511));
-    assert_int_equal(b.app[200 * 4096 + 4095], 1);
+        assert_true(page_is(b.app, nr, in_sparse(nr) || nr == 200));
     bench_drop(&b);
 }
 
@@ -331,9 +330,33 @@ static void test_pinned(void **state)
     bench_drop(&b);
 }
 
-static bool in_sparse(unsigned nr)
+/* A thread that shall end does not end here: nobody would lower the fence. */
+static void prove_pinned_and_not(void *argument)
 {
-    return nr == 3 || nr == 4 || nr == 63 || nr == 64 || nr == 300 || nr == 511;
+    struct bench *b = argument;
+    struct ring_pin pin;
+
+    if (ring_pin_take(&pin, b->app + 4096, 4096) == 0) {
+        prove(b);
+        lower(b);
+        ring_pin_drop(&pin);
+    }
+    prove(b);
+    mpl_pins_unfill(&b->unit, &b->proof);
+    lower(b);
+}
+
+static void test_no_end_behind_the_fence(void **state)
+{
+    struct bench b;
+
+    (void)state;
+    BENCH(&b);
+    fill_page(b.app, 1);
+    b.unit.limit_ns = 3 * MS;
+    assert_true(runs_to_its_end(prove_pinned_and_not, &b));
+    fill_page(b.app, 2);
+    bench_drop(&b);
 }
 
 static void test_sparse(void **state)
@@ -344,10 +367,9 @@ static void test_sparse(void **state)
     BENCH(&b);
     if (b.pins.collapse)
         SKIP("collapse is not to be trusted here");
-    for (unsigned nr = 0; nr < MPL_PINS_PAGES; nr++) {
+    for (unsigned nr = 0; nr < MPL_PINS_PAGES; nr++)
         if (in_sparse(nr))
             fill_page(b.app, nr);
-    }
     long before = blocks(b.fd);
     struct ring_pin pin;
 
@@ -558,6 +580,7 @@ int main(void)
         cmocka_unit_test(test_prepare_sparse),
         cmocka_unit_test(test_prepare),
         cmocka_unit_test(test_pinned),
+        cmocka_unit_test(test_no_end_behind_the_fence),
         cmocka_unit_test(test_sparse),
         cmocka_unit_test(test_empty),
         cmocka_unit_test(test_small_unit),
