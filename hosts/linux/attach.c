@@ -5,6 +5,7 @@
  * when the mapping cannot be dropped, or when the program has closed the descriptor.
  */
 #define _GNU_SOURCE
+#include "holes.h"
 #include "host.h"
 #include "sys.h"
 
@@ -148,10 +149,16 @@ static int lock_bytes(struct memplug_linux *host, const struct memplug_extent *e
     return result != 0 ? refuse(host, result, "the filesystem cannot lock bytes") : 0;
 }
 
-/* MADV_REMOVE is refused on locked memory (mlockall) and by some filesystems. */
+/* To look whether there is anything is half of what it costs to make a hole of nothing. MADV_REMOVE
+ * is refused on locked memory (mlockall) and by some filesystems. */
 static void give_back(struct memplug_linux *host, const struct mpl_backing *backing,
                       uint64_t address, uint64_t offset, uint64_t size_bytes)
 {
+    if (backing->kind == MEMPLUG_BACKING_MEMFD && host->page_bytes == MPL_HOLES_PAGE &&
+        mpl_fd_is(backing->fd, backing->dev, backing->ino) &&
+        mpl_holes_all(backing->fd, offset, size_bytes / MPL_HOLES_PAGE)) {
+        return;
+    }
     if (mpl_sys_madvise(host->direct.base + address, size_bytes, MADV_REMOVE) != 0 &&
         mpl_fd_is(backing->fd, backing->dev, backing->ino)) {
         mpl_fd_scrub(backing->fd, offset, size_bytes);

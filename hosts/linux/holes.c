@@ -86,7 +86,7 @@ bool mpl_holes_none(int fd, uint64_t offset, unsigned nr_pages)
     return count_pages(fd, offset, nr_pages, &nr) == 0 && nr == nr_pages;
 }
 
-bool mpl_holes_all(int fd, uint64_t offset, unsigned nr_pages)
+bool mpl_holes_all(int fd, uint64_t offset, uint64_t nr_pages)
 {
     uint64_t nr = 0;
 

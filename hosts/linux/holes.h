@@ -19,6 +19,6 @@ int mpl_holes_read(int fd, uint64_t offset, unsigned nr_pages, uint64_t *bits);
 /* Does every one of nr_pages pages exist? Does not move the position. */
 bool mpl_holes_none(int fd, uint64_t offset, unsigned nr_pages);
 /* Does none? False also where the kernel does not tell. */
-bool mpl_holes_all(int fd, uint64_t offset, unsigned nr_pages);
+bool mpl_holes_all(int fd, uint64_t offset, uint64_t nr_pages);
 
 #endif
