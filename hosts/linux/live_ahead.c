@@ -131,8 +131,11 @@ unsigned mpl_live_ahead(struct memplug_space *space, const struct memplug_move *
             break;
         last = moves[nr].from.nr / MPL_PINS_PAGES;
     }
+    bool forbidden = mpl_sys_huge_allow();
+
     make_targets(space, moves, nr);
     collapse_sources(space, moves, nr);
+    mpl_sys_huge_forbid(forbidden);
     return nr;
 }
 

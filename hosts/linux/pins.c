@@ -178,7 +178,7 @@ static int ask_once(const struct ask *a, struct mpl_pins_proof *out)
 }
 
 /* EINVAL is what a collapse says when it comes upon something in passing (a page table that is
- * being changed), but also when huge pages are forbidden: it counts as the latter if it stays. */
+ * being changed), but also when huge pages cannot be: it counts as the latter if it stays. */
 static bool worth_another_look(int err)
 {
     return err == -EAGAIN || err == -EINVAL;
@@ -273,7 +273,10 @@ int mpl_pins_prove(struct mpl_pins *p, const struct mpl_pins_unit *u, struct mpl
         out->kind = MPL_PINS_EMPTY; /* no page, and none can be made for writing: fenced */
         return 0;
     }
+    bool forbidden = mpl_sys_huge_allow();
+
     err = ask_until(&a, out);
+    mpl_sys_huge_forbid(forbidden);
     drop_alias(p);
     if (!err && u->filled)
         forget_zeros(u, out->data); /* what I/O still wrote has come by now */
@@ -304,9 +307,11 @@ int mpl_pins_prepare(struct mpl_pins *p, struct mpl_pins_unit *u)
 
     if (err || !any_data(u, u->before))
         return err;
+    bool forbidden = mpl_sys_huge_allow();
     int state = look(&a);
 
     err = state == SMALL ? collapse(&a) : state == HUGE_PAGE ? 0 : state;
+    mpl_sys_huge_forbid(forbidden);
     drop_alias(p);
     u->filled = !is_dense(u->before); /* of a collapse that failed it does no harm */
     return err == -EAGAIN ? -EBUSY : err;
@@ -518,9 +523,11 @@ int mpl_pins_selftest(struct mpl_pins *p, struct mpl_fence *fence)
 
     p->by = MPL_PINS_BY_NONE;
     p->collapse = p->split = 0; /* trusted for the moment, so that it can be asked */
+    bool forbidden = mpl_sys_huge_allow();
     int first = test_kind(p, fence, va, MPL_PINS_COLLAPSE);
     int second = test_kind(p, fence, va, MPL_PINS_SPLIT);
 
+    mpl_sys_huge_forbid(forbidden);
     p->collapse = first;
     p->split = second;
     mpl_sys_munmap(base, room);

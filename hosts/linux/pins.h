@@ -114,7 +114,7 @@ void mpl_pins_close(struct mpl_pins *p); /* the reservation remains the caller's
  * behind the fence I/O in flight drains; registered buffers stay.
  *   0            proved, and it stays so while the fence is up
  *   -EBUSY       held during all looks (or, rarely, in use by unrelated work of the kernel)
- *   -EOPNOTSUPP  no such proof here: not trusted, hugetlb, huge pages forbidden for the process
+ *   -EOPNOTSUPP  no such proof here: not trusted, hugetlb, a kernel without huge pages
  *   -ENOMEM      no free 2 MiB to collapse into, or no room for the alias
  *   -ENOLCK      the alias would be locked (mlockall), and RLIMIT_MEMLOCK forbids it
  *   others       from lseek, mmap, madvise: a wrong descriptor, a poisoned page

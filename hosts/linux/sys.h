@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/wait.h>
@@ -52,6 +53,21 @@ static inline bool mpl_sys_membarrier(int command)
 static inline int mpl_sys_madvise(void *start, uint64_t size_bytes, int advice)
 {
     return (int)syscall(SYS_madvise, start, size_bytes, advice);
+}
+
+/* A program may forbid huge pages to itself, as ruby does, and redis where they are usual: then
+ * none is made, and none is seen. They are allowed for as long as we need them. True: they were
+ * forbidden. If the program changes its mind in that very moment, this is undone. */
+static inline bool mpl_sys_huge_allow(void)
+{
+    return syscall(SYS_prctl, PR_GET_THP_DISABLE, 0, 0, 0, 0) == 1 &&
+           syscall(SYS_prctl, PR_SET_THP_DISABLE, 0, 0, 0, 0) == 0;
+}
+
+static inline void mpl_sys_huge_forbid(bool again)
+{
+    if (again)
+        syscall(SYS_prctl, PR_SET_THP_DISABLE, 1, 0, 0, 0);
 }
 
 static inline int mpl_sys_mprotect(void *start, uint64_t size_bytes, int protection)

@@ -474,22 +474,43 @@ static void test_no_proof(void **state)
     bench_drop(&b);
 }
 
-/* Huge pages forbidden for the process; and a process that locks all it maps. */
-static int odd_process(void *arg)
+/* Huge pages forbidden for the process: for the proof they are not; afterwards they are again. */
+static int forbids(void *arg)
 {
     struct bench b;
-    bool locks = *(bool *)arg;
+    bool before = *(bool *)arg;
+
+    if (before)
+        prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
+    if (bench_make(&b) || b.pins.collapse || b.pins.split)
+        return before ? 1 : 77;
+    prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
+    for (unsigned nr = 0; nr < MPL_PINS_PAGES; nr++)
+        fill_page(b.app, nr);
+    b.unit.limit_ns = 1000 * MS;
+    for (int i = 0; i < 4; i++) {
+        if (prove(&b) != 0 || b.proof.kind != (i % 2 ? MPL_PINS_SPLIT : MPL_PINS_COLLAPSE))
+            return 2;
+        if (prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0) != 1)
+            return 3;
+        lower(&b);
+    }
+    mpl_pins_prepare(&b.pins, &b.unit);
+    return prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0) != 1 || prove(&b) != 0 ||
+           b.proof.kind != MPL_PINS_SPLIT ? 4 : 0;
+}
+
+/* A process that locks all it maps. */
+static int locks(void *arg)
+{
+    struct bench b;
     struct ring_pin pin;
 
+    (void)arg;
     if (bench_make(&b) || b.pins.collapse || b.pins.split)
         return 77;
     for (unsigned nr = 0; nr < MPL_PINS_PAGES; nr += 2)
         fill_page(b.app, nr);
-    if (!locks) {
-        prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
-        b.unit.limit_ns = 3 * MS;
-        return prove(&b) == -EOPNOTSUPP ? 0 : 1;
-    }
     long before = blocks(b.fd);
 
     if (mlockall(MCL_FUTURE) < 0 || ring_pin_take(&pin, b.app, 4096))
@@ -510,9 +531,9 @@ static int odd_process(void *arg)
 static void test_odd_processes(void **state)
 {
     (void)state;
-    for (int locks = 0; locks < 2; locks++) {
-        bool arg = locks;
-        int got = in_child(odd_process, &arg);
+    for (int i = 0; i < 3; i++) {
+        bool before = i == 1;
+        int got = in_child(i < 2 ? forbids : locks, &before);
 
         if (got == 77)
             SKIP("no proof in a child, or it may not lock memory");
