@@ -415,7 +415,7 @@ struct trial {
 
 __attribute__((no_sanitize("address", "undefined", "thread"))) static pid_t make_child(void)
 {
-    pid_t pid = (pid_t)syscall(SYS_clone, 0L, NULL, NULL, NULL, 0L);
+    pid_t pid = (pid_t)mpl_raw5(SYS_clone, 0, 0, 0, 0, 0);
 
     if (pid != 0)
         return pid;

@@ -4,6 +4,8 @@
  * when its memory was replaced often enough (the file MOVER_DONE is there) and all was right.
  */
 #define _GNU_SOURCE
+#include "victim.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <liburing.h>
@@ -22,28 +24,18 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define NR_OBJECTS 24u
-#define OBJECT_BYTES ((size_t)1 << 20)
 #define PAGE 4096u
 
-#define CHECK(condition)                                                                          \
-    do {                                                                                          \
-        if (!(condition)) {                                                                       \
-            fprintf(stderr, "line %d: %s\n", __LINE__, #condition);                               \
-            _exit(1);                                                                             \
-        }                                                                                         \
-    } while (0)
+unsigned char *objects[NR_OBJECTS];
 
-static unsigned char *objects[NR_OBJECTS];
-
-static bool moved_enough(void)
+bool moved_enough(void)
 {
     const char *path = getenv("MOVER_DONE");
 
     return !path || access(path, F_OK) == 0;
 }
 
-static void make_objects(void)
+void make_objects(void)
 {
     for (unsigned i = 0; i < NR_OBJECTS; i++) {
         objects[i] = malloc(OBJECT_BYTES + i * PAGE);
@@ -52,7 +44,7 @@ static void make_objects(void)
     }
 }
 
-static void check_objects(void)
+void check_objects(void)
 {
     for (unsigned i = 0; i < NR_OBJECTS; i++)
         for (size_t at = 64; at < OBJECT_BYTES; at++)
@@ -230,25 +222,6 @@ static int test_changes(void)
             memset(objects[i], (int)i + 1, OBJECT_BYTES);
     }
     free(memory);
-    return 0;
-}
-
-/* Round the handlers: the child has no heap, and dies. */
-static int test_clone(void)
-{
-    int status;
-    pid_t pid;
-
-    make_objects();
-    pid = (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, 0);
-    CHECK(pid >= 0);
-    if (pid == 0)
-        syscall(SYS_exit, objects[0][100] == 1 ? 0 : 3);
-    CHECK(waitpid(pid, &status, 0) == pid);
-    CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV);
-    check_objects();
-    while (!moved_enough())
-        check_objects();
     return 0;
 }
 

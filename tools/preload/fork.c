@@ -5,8 +5,8 @@
  * whoever comes first has ours go before.
  *
  * A child has no pool. What it has of its parent's it may still share with it (mpl_pre_child());
- * its own fork comes here too, and first makes that its own. Whoever makes a process without these
- * handlers (clone) gives it no heap: it dies at the first touch.
+ * its own fork comes here too, and first makes that its own. Sandboxes make processes by clone: for
+ * these clone.c calls our handlers alone.
  */
 #define _GNU_SOURCE
 #include "preload.h"
@@ -115,17 +115,22 @@ static void end_child(void)
     __builtin_unreachable();
 }
 
-static void in_child(void)
+static void be_child(bool listed)
 {
     if (atomic_load_explicit(&mpl_preload.state, memory_order_relaxed) != MPL_PRE_READY)
         return;
     if (before_error != 0 || memplug_space_fork_child(mpl_preload.space) != 0)
         end_child();
-    mpl_pre_serve_forget();
+    mpl_pre_serve_forget(listed);
     atomic_store(&inherited, mpl_preload.space);
     atomic_store_explicit(&registering.word, 0, memory_order_relaxed); /* who held it is not here */
     atomic_store_explicit(&mpl_preload.state, MPL_PRE_NONE, memory_order_release);
     begun = false;
+}
+
+static void in_child(void)
+{
+    be_child(false);
 }
 
 /* --- first of all ----------------------------------------------------------------------------- */
@@ -217,10 +222,34 @@ static pid_t undo_child(pid_t pid)
 {
     if (pid <= 0 || !failed)
         return pid;
-    while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+    while (waitpid(pid, NULL, __WALL) < 0 && errno == EINTR)
         ;
     errno = EAGAIN;
     return -1;
+}
+
+/* Without the handlers of others, and what else the C library does. */
+bool mpl_pre_fork_begin(void)
+{
+    mpl_pre_fork_open();
+    if (!can_fork())
+        return false;
+    before_fork();
+    return true;
+}
+
+void mpl_pre_fork_in_child(void)
+{
+    be_child(true);
+}
+
+pid_t mpl_pre_fork_end(pid_t pid)
+{
+    int saved = errno;
+
+    in_parent();
+    errno = saved;
+    return undo_child(pid);
 }
 
 MPL_PRE_EXPORT pid_t fork(void)
@@ -234,14 +263,11 @@ MPL_PRE_EXPORT pid_t _Fork(void)
 {
     pid_t pid;
 
-    mpl_pre_fork_open();
-    if (!can_fork())
+    if (!mpl_pre_fork_begin())
         return -1;
-    before_fork();
     pid = real_raw_fork();
-    if (pid == 0)
-        in_child();
-    else
-        in_parent();
-    return undo_child(pid);
+    if (pid != 0)
+        return mpl_pre_fork_end(pid);
+    mpl_pre_fork_in_child();
+    return 0;
 }

@@ -147,13 +147,18 @@ uint64_t mpl_pre_group_bytes(const char *groups, const char *root);
 
 /* Of the server, in this process. */
 unsigned mpl_pre_serve_threads(void);
-/* In a forked child: there is no server. */
-void mpl_pre_serve_forget(void);
+/* In a child there is no server. listed: the C library does not know that its threads are gone. */
+void mpl_pre_serve_forget(bool listed);
 
 /* --- fork.c ----------------------------------------------------------------------------------- */
 
 /* Before anybody else's handlers. */
 void mpl_pre_fork_open(void);
+/* Round a process that is made without handlers. begin: false, EAGAIN. end: in the parent, with
+ * what the call has returned; what it returns now. */
+bool mpl_pre_fork_begin(void);
+void mpl_pre_fork_in_child(void);
+pid_t mpl_pre_fork_end(pid_t pid);
 /* In a forked child: the space of its parent, for memplug_space_child_own() and its kind. */
 struct memplug_space *mpl_pre_child(void);
 

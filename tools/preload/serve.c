@@ -38,8 +38,11 @@ unsigned mpl_pre_serve_threads(void)
     return server ? NR_THREADS : 0;
 }
 
-/* In a child it has neither threads nor a socket, and stop only forgets them. */
-void mpl_pre_serve_forget(void)
+/* It has neither threads nor a socket, and stop only gives their memory back. Round the C library's
+ * fork that still lists the threads, and writes to their stacks when the child forks. */
+void mpl_pre_serve_forget(bool listed)
 {
+    if (listed)
+        server = NULL;
     end();
 }
