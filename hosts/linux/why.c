@@ -20,7 +20,9 @@ const char mpl_why_blind[] =
     "whether threads sleep there on shared futexes cannot be seen: /proc/self/task is not readable";
 
 static const char remedy_waiter[] = "let that thread have its lock";
-static const char remedy_blind[] = "mount /proc, and make the process dumpable (prctl)";
+static const char remedy_blind[] =
+    "mount /proc, and make the process dumpable (prctl); if it has given up root, start it as the"
+    " user that it becomes (memplug run --user)";
 
 /* The frames that are proved free of pins at once. */
 struct span {

@@ -24,7 +24,7 @@
 struct options {
     char lines[65536]; /* for the library: name=value, each with a newline */
     size_t length;
-    const char *allocator;
+    const char *allocator, *user;
     bool limited, ranged;
 };
 
@@ -44,6 +44,7 @@ static const char help[] =
     "  -f, --policy FILE     lines NAME=VALUE, such as auto_movable_ratio=400\n"
     "  -k, --fork MODE       copy (default): a forked child gets its own memory at once;\n"
     "                        lazy: when one of the two first writes it\n"
+    "  -u, --user NAME       as this user, with the right to move memory; for root\n"
     "  -c, --children        programs that PROGRAM starts have pools of their own\n"
     "  -h, --help\n"
     "\n"
@@ -160,6 +161,9 @@ static int take_option(struct options *options, int option, const char *value)
                    : complain("a fork is copy or lazy", value);
     case 'f':
         return add_policies(options, value);
+    case 'u':
+        options->user = value;
+        return 0;
     case 'c':
         return add_line(options, "children", mpl_text_of("1"));
     default:
@@ -175,13 +179,13 @@ static int read_options(struct options *options, int argc, char **argv, int *sta
         {"range", required_argument, NULL, 'r'},     {"limit", required_argument, NULL, 'l'},
         {"allocator", required_argument, NULL, 'a'}, {"pins", required_argument, NULL, 'p'},
         {"policy", required_argument, NULL, 'f'},    {"fork", required_argument, NULL, 'k'},
-        {"children", no_argument, NULL, 'c'},        {"help", no_argument, NULL, 'h'},
-        {NULL, 0, NULL, 0},
+        {"children", no_argument, NULL, 'c'},        {"user", required_argument, NULL, 'u'},
+        {"help", no_argument, NULL, 'h'},            {NULL, 0, NULL, 0},
     };
     int option;
 
     *status = USAGE;
-    while ((option = getopt_long(argc, argv, "+r:l:a:p:f:k:ch", longs, NULL)) != -1) {
+    while ((option = getopt_long(argc, argv, "+r:l:a:p:f:k:cu:h", longs, NULL)) != -1) {
         if (option == 'h') {
             fputs(help, stdout);
             *status = 0;
@@ -319,12 +323,25 @@ static int try_pool(void)
 
 /* --- run -------------------------------------------------------------------------------------- */
 
+static int become_user(struct options *options)
+{
+    char number[24];
+    int uffd_device, result = run_user(options->user, &uffd_device);
+
+    if (result != 0 || uffd_device < 0)
+        return result;
+    snprintf(number, sizeof(number), "%d", uffd_device);
+    return add_line(options, "uffd", mpl_text_of(number));
+}
+
 static int prepare(struct options *options, const char *program, char *path)
 {
     static char library[PATH_MAX], allocator[PATH_MAX];
     char pid[24];
-    int result = run_find(program, path);
+    int result = options->user ? become_user(options) : 0;
 
+    if (result == 0)
+        result = run_find(program, path);
     snprintf(pid, sizeof(pid), "%ld", (long)getpid());
     if (result == 0)
         result = run_check(path);

@@ -10,4 +10,8 @@ int run_main(int argc, char **argv);
 int run_find(const char *program, char *path);
 int run_check(const char *path);
 
+/* run_user.c: become this user. *uffd_device: an open one, or -1. 0, or the exit status after
+ * saying why not. */
+int run_user(const char *name, int *uffd_device);
+
 #endif
