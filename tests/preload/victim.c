@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include "victim.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <liburing.h>
@@ -222,6 +223,29 @@ static int test_changes(void)
             memset(objects[i], (int)i + 1, OBJECT_BYTES);
     }
     free(memory);
+    return 0;
+}
+
+/* --- a library that is opened ----------------------------------------------------------------- */
+
+/* It is searched where this program says, and uses this program's malloc whatever it wants. */
+static int test_plugin(void)
+{
+    void *plugin = dlopen("libvictim-plugin.so", RTLD_NOW | RTLD_LOCAL | RTLD_DEEPBIND);
+    union {
+        void *found;
+        char *(*call)(char *text);
+    } swap = {.found = plugin ? dlsym(plugin, "plugin_swap") : NULL};
+
+    CHECK(swap.found);
+    make_objects();
+    do {
+        char *text = swap.call(strdup("content"));
+
+        CHECK(strcmp(text, "content") == 0);
+        free(text);
+        check_objects();
+    } while (!moved_enough());
     return 0;
 }
 
@@ -517,6 +541,7 @@ int main(int argc, char **argv)
         {"fork", test_fork},   {"refused", test_refused}, {"clone", test_clone},
         {"close", test_close}, {"shared", test_shared},   {"calls", test_calls},
         {"locked", test_locked}, {"direct", test_direct}, {"changes", test_changes},
+        {"plugin", test_plugin},
     };
 
     for (unsigned i = 0; i < sizeof(tests) / sizeof(tests[0]) && argc == 2; i++)

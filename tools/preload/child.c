@@ -7,7 +7,6 @@
 #define _GNU_SOURCE
 #include "preload.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <stdarg.h>
 #include <string.h>
@@ -98,13 +97,9 @@ static int change(const char *name, _Atomic(void *) *known, unsigned a, unsigned
     union {
         void *found;
         change_t *call;
-    } real = {.found = atomic_load_explicit(known, memory_order_acquire)};
+    } real = {.found = mpl_pre_next(known, name)};
 
     hide();
-    if (!real.found) {
-        real.found = dlsym(RTLD_NEXT, name);
-        atomic_store_explicit(known, real.found, memory_order_release);
-    }
     return real.call(a, b, c);
 }
 

@@ -10,7 +10,6 @@
 #define _GNU_SOURCE
 #include "preload.h"
 
-#include <dlfcn.h>
 #include <errno.h>
 #include <sched.h>
 #include <stdarg.h>
@@ -22,17 +21,6 @@
 typedef int main_t(void *);
 typedef int clone_t(main_t *function, void *stack, int flags, void *argument, ...);
 typedef long syscall_t(long number, ...);
-
-static void *next(_Atomic(void *) *known, const char *name)
-{
-    void *found = atomic_load_explicit(known, memory_order_acquire);
-
-    if (!found) {
-        found = dlsym(RTLD_NEXT, name);
-        atomic_store_explicit(known, found, memory_order_release);
-    }
-    return found;
-}
 
 /* --- clone ------------------------------------------------------------------------------------ */
 
@@ -56,7 +44,7 @@ MPL_PRE_EXPORT int clone(main_t *function, void *stack, int flags, void *argumen
     union {
         void *found;
         clone_t *call;
-    } real = {.found = next(&known, "clone")};
+    } real = {.found = mpl_pre_next(&known, "clone")};
     struct start start = {.function = function, .argument = argument};
     void *words[3];
     va_list arguments;
@@ -96,7 +84,7 @@ MPL_PRE_EXPORT long syscall(long number, ...)
     union {
         void *found;
         syscall_t *call;
-    } real = {.found = next(&known, "syscall")};
+    } real = {.found = mpl_pre_next(&known, "syscall")};
     long words[6], result;
     va_list arguments;
 

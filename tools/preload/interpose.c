@@ -148,15 +148,11 @@ MPL_PRE_EXPORT void *sbrk(intptr_t step)
     union {
         void *found;
         void *(*call)(intptr_t step);
-    } real = {.found = atomic_load_explicit(&known, memory_order_acquire)};
+    } real = {.found = mpl_pre_next(&known, "sbrk")};
 
     if (called_by_allocator(CALLER()) && mpl_pre_space()) {
         errno = ENOMEM;
         return (void *)-1;
-    }
-    if (!real.found) {
-        real.found = dlsym(RTLD_NEXT, "sbrk");
-        atomic_store_explicit(&known, real.found, memory_order_release);
     }
     return real.call(step);
 }

@@ -136,6 +136,11 @@ int mpl_pre_map(struct memplug_space *space, uint64_t size_bytes,
 /* Something was unmapped: unplug what has become empty. */
 void mpl_pre_shrink(void);
 
+/* --- libraries.c ------------------------------------------------------------------------------ */
+
+/* The function of this name that is behind ours; looked up once. */
+void *mpl_pre_next(_Atomic(void *) *known, const char *name);
+
 /* --- memory.c --------------------------------------------------------------------------------- */
 
 /* Of the machine, or what the process's control groups leave of it. */
