@@ -228,6 +228,19 @@ static int test_changes(void)
 
 /* --- a library that is opened ----------------------------------------------------------------- */
 
+/* A message that nobody asked for is freed by whoever calls the dynamic linker next. */
+static void fork_with_error(void)
+{
+    int status;
+    pid_t pid;
+
+    CHECK(!dlopen("libvictim-nosuch.so", RTLD_NOW));
+    pid = fork();
+    if (pid == 0)
+        _exit(0);
+    CHECK(pid > 0 && waitpid(pid, &status, 0) == pid && status == 0);
+}
+
 /* It is searched where this program says, and uses this program's malloc whatever it wants. */
 static int test_plugin(void)
 {
@@ -238,6 +251,7 @@ static int test_plugin(void)
     } swap = {.found = plugin ? dlsym(plugin, "plugin_swap") : NULL};
 
     CHECK(swap.found);
+    fork_with_error();
     make_objects();
     do {
         char *text = swap.call(strdup("content"));

@@ -22,6 +22,16 @@ typedef int main_t(void *);
 typedef int clone_t(main_t *function, void *stack, int flags, void *argument, ...);
 typedef long syscall_t(long number, ...);
 
+static _Atomic(void *) known_clone, known_syscall;
+
+/* Looked up before they are needed: dlsym() may free something, and we call clone while nobody may
+ * touch the heap. */
+void mpl_pre_clone_open(void)
+{
+    mpl_pre_next(&known_clone, "clone");
+    mpl_pre_next(&known_syscall, "syscall");
+}
+
 /* --- clone ------------------------------------------------------------------------------------ */
 
 struct start {
@@ -40,11 +50,10 @@ static int start_child(void *argument)
 
 MPL_PRE_EXPORT int clone(main_t *function, void *stack, int flags, void *argument, ...)
 {
-    static _Atomic(void *) known;
     union {
         void *found;
         clone_t *call;
-    } real = {.found = mpl_pre_next(&known, "clone")};
+    } real = {.found = mpl_pre_next(&known_clone, "clone")};
     struct start start = {.function = function, .argument = argument};
     void *words[3];
     va_list arguments;
@@ -80,11 +89,10 @@ static bool makes_process(long number, const long *words)
 
 MPL_PRE_EXPORT long syscall(long number, ...)
 {
-    static _Atomic(void *) known;
     union {
         void *found;
         syscall_t *call;
-    } real = {.found = mpl_pre_next(&known, "syscall")};
+    } real = {.found = mpl_pre_next(&known_syscall, "syscall")};
     long words[6], result;
     va_list arguments;
 

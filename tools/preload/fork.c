@@ -152,6 +152,7 @@ void mpl_pre_fork_open(void)
         fork_t_ *call;
     } forks, raw_forks;
 
+    mpl_pre_clone_open();
     mpl_pre_enter(&registering);
     if (!real_register) {
         registers.found = next("__register_atfork");

@@ -136,6 +136,10 @@ int mpl_pre_map(struct memplug_space *space, uint64_t size_bytes,
 /* Something was unmapped: unplug what has become empty. */
 void mpl_pre_shrink(void);
 
+/* --- clone.c ---------------------------------------------------------------------------------- */
+
+void mpl_pre_clone_open(void);
+
 /* --- libraries.c ------------------------------------------------------------------------------ */
 
 /* The function of this name that is behind ours; looked up once. */
