@@ -263,6 +263,11 @@ static int test_plugin(void)
     return 0;
 }
 
+static int test_daemon(void)
+{
+    return daemon(0, 0) == 0 ? 0 : 1;
+}
+
 /* --- direct I/O into the heap ----------------------------------------------------------------- */
 
 #define FILE_BYTES ((size_t)64 << 20)
@@ -555,7 +560,7 @@ int main(int argc, char **argv)
         {"fork", test_fork},   {"refused", test_refused}, {"clone", test_clone},
         {"close", test_close}, {"shared", test_shared},   {"calls", test_calls},
         {"locked", test_locked}, {"direct", test_direct}, {"changes", test_changes},
-        {"plugin", test_plugin},
+        {"plugin", test_plugin}, {"daemon", test_daemon},
     };
 
     for (unsigned i = 0; i < sizeof(tests) / sizeof(tests[0]) && argc == 2; i++)

@@ -221,6 +221,8 @@ static bool can_fork(void)
 /* The handlers cannot refuse; a child that has no heap ends at once, and is not the program's. */
 static pid_t undo_child(pid_t pid)
 {
+    if (pid > 0 && !failed)
+        mpl_pre_forked(pid);
     if (pid <= 0 || !failed)
         return pid;
     while (waitpid(pid, NULL, __WALL) < 0 && errno == EINTR)

@@ -140,6 +140,11 @@ void mpl_pre_shrink(void);
 
 void mpl_pre_clone_open(void);
 
+/* --- leave.c ---------------------------------------------------------------------------------- */
+
+/* This process has a child. */
+void mpl_pre_forked(pid_t child);
+
 /* --- libraries.c ------------------------------------------------------------------------------ */
 
 /* The function of this name that is behind ours; looked up once. */
