@@ -284,6 +284,18 @@ static void say_waiter(struct mpl_say *say, const struct memplug_holder *holder)
     mpl_say_hex(say, holder->address);
 }
 
+/* What is in the way of all memory of this kind has a remedy of its own. */
+static void say_kind(const struct memplug_space *space, uint64_t pfn,
+                     struct memplug_reason *reason)
+{
+    struct mpl_location from;
+    const char *why, *remedy;
+
+    if (mpl_space_locate(space, pfn, &from, &why) == 0 &&
+        mpl_live_check(space, &from, &why, &remedy) != 0 && why == reason->why)
+        reason->remedy = remedy;
+}
+
 /* Of a unit's record. */
 struct times {
     uint64_t since_ns, held_ns;
@@ -312,6 +324,7 @@ static void describe(const struct memplug_space *space, uint64_t pfn, uint64_t u
         say_waiter(&say, holder);
     if (waits || reason->why == mpl_why_blind)
         reason->remedy = waits ? remedy_waiter : remedy_blind;
+    say_kind(space, pfn, reason);
 }
 
 void mpl_live_describe(void *context, memplug_pfn_t pfn, uint64_t cookie,
