@@ -122,10 +122,46 @@ static int check_linker(const char *path, int fd, const Elf64_Phdr *segment)
     return 0;
 }
 
+/* Its linker leaves a note of this owner. Notes begin at multiples of four. */
+static bool is_go(int fd, const Elf64_Phdr *segment)
+{
+    static const char owner[] = "Go\0";
+    Elf64_Nhdr note;
+    char name[sizeof(owner)];
+
+    for (uint64_t at = 0; at + sizeof(note) <= segment->p_filesz;) {
+        if (!read_at(fd, &note, sizeof(note), segment->p_offset + at))
+            return false;
+        if (note.n_namesz == sizeof(owner) &&
+            read_at(fd, name, sizeof(name), segment->p_offset + at + sizeof(note)) &&
+            memcmp(name, owner, sizeof(owner)) == 0)
+            return true;
+        at += sizeof(note) + (((uint64_t)note.n_namesz + 3) & ~3ull) +
+              (((uint64_t)note.n_descsz + 3) & ~3ull);
+    }
+    return false;
+}
+
+/* It runs, but there is hardly anything of it in the pool. */
+static void say_if_go(const char *path, int fd, const Elf64_Ehdr *header)
+{
+    Elf64_Phdr segment;
+
+    for (unsigned i = 0; i < header->e_phnum; i++) {
+        if (!read_at(fd, &segment, sizeof(segment), header->e_phoff + i * sizeof(segment)) ||
+            segment.p_type != PT_NOTE || !is_go(fd, &segment))
+            continue;
+        fprintf(stderr, "memplug run: %s: it is a Go program, whose heap Go's runtime maps by"
+                        " itself: that is not in the pool, and cannot be moved\n", path);
+        return;
+    }
+}
+
 static int check_elf(const char *path, int fd)
 {
     Elf64_Ehdr header;
     Elf64_Phdr segment;
+    int result;
 
     if (!read_at(fd, &header, sizeof(header), 0) || header.e_ident[EI_CLASS] != ELFCLASS64 ||
         header.e_phentsize != sizeof(segment))
@@ -133,8 +169,12 @@ static int check_elf(const char *path, int fd)
     for (unsigned i = 0; i < header.e_phnum; i++) {
         if (!read_at(fd, &segment, sizeof(segment), header.e_phoff + i * sizeof(segment)))
             return refuse(path, "it is damaged");
-        if (segment.p_type == PT_INTERP)
-            return check_linker(path, fd, &segment);
+        if (segment.p_type != PT_INTERP)
+            continue;
+        result = check_linker(path, fd, &segment);
+        if (result == 0)
+            say_if_go(path, fd, &header);
+        return result;
     }
     return refuse(path, "it is linked statically: its malloc cannot be replaced");
 }
