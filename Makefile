@@ -3,7 +3,7 @@
 BUILD ?= build
 export BUILD
 
-.PHONY: run demo test build setup fault soak oracle bare kernels bench clean
+.PHONY: run demo test build setup fault soak programs oracle bare kernels bench clean
 
 # A million keys in redis, whose memory is replaced under its clients. make demo: without redis.
 run: setup build
@@ -35,6 +35,11 @@ soak: build
 	MEMPLUG_MEMMAP_SEEDS=$(SEEDS) MEMPLUG_RANDOM_SECONDS=$(SECONDS) \
 	MEMPLUG_PROGRAM_SECONDS=$$(($(SECONDS) / 32)) \
 	    meson test -C $(BUILD) --no-rebuild --suite soak --verbose -t 0
+
+# What Debian has, under memplug run: the table of docs/programs.md, in about ten minutes.
+programs: build
+	@scripts/setup programs
+	@scripts/try-programs $(BUILD)/memplug
 
 # The scenarios that a kernel has taken, and how we differ.
 ORACLE ?= ../shared/oracle
