@@ -110,3 +110,20 @@ MPL_PRE_EXPORT long syscall(long number, ...)
     mpl_pre_fork_in_child();
     return 0;
 }
+
+/* --- unshare ---------------------------------------------------------------------------------- */
+
+/* Not for a process with threads, and the library has some: the program cannot know. */
+MPL_PRE_EXPORT int unshare(int flags)
+{
+    int result = (int)syscall(SYS_unshare, flags), saved = errno;
+    struct mpl_line line = {.length = 0};
+
+    if (result != 0 && errno == EINVAL && (flags & CLONE_NEWUSER) != 0 && mpl_pre_space_if_open()) {
+        mpl_line_add(&line, "the program gets EINVAL from unshare: a process with threads, such as"
+                            " the library's, cannot enter a user namespace. One that it forks can");
+        mpl_say(&line);
+    }
+    errno = saved;
+    return result;
+}
