@@ -243,6 +243,29 @@ int memplug_lock(struct memplug_space *space, void *address, uint64_t size_bytes
     return each(space, address, size_bytes, &change);
 }
 
+void mpl_attrs_of_advice(int advice, uint32_t *clear, uint32_t *set)
+{
+    static const struct {
+        int advice;
+        uint32_t clear, set;
+    } rows[] = {
+        {MADV_DONTDUMP, 0, MPL_ATTR_NO_DUMP},
+        {MADV_DODUMP, MPL_ATTR_NO_DUMP, 0},
+        {MADV_HUGEPAGE, HUGE_ADVICE, MPL_ATTR_HUGEPAGE},
+        {MADV_NOHUGEPAGE, HUGE_ADVICE, MPL_ATTR_NO_HUGEPAGE},
+        {MADV_SEQUENTIAL, ACCESS_ADVICE, MPL_ATTR_SEQUENTIAL},
+        {MADV_RANDOM, ACCESS_ADVICE, MPL_ATTR_RANDOM},
+        {MADV_NORMAL, ACCESS_ADVICE, 0},
+    };
+
+    *clear = *set = 0;
+    for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        if (rows[i].advice == advice) {
+            *clear = rows[i].clear;
+            *set = rows[i].set;
+        }
+}
+
 int memplug_advise(struct memplug_space *space, void *address, uint64_t size_bytes, int advice)
 {
     struct change change = {.act = act_advise, .argument = advice};
@@ -254,29 +277,10 @@ int memplug_advise(struct memplug_space *space, void *address, uint64_t size_byt
         return memplug_discard(space, address, size_bytes);
     case MADV_DOFORK:
         return -EINVAL;
-    case MADV_DONTDUMP:
-        change.set = MPL_ATTR_NO_DUMP;
-        break;
-    case MADV_DODUMP:
-        change.clear = MPL_ATTR_NO_DUMP;
-        break;
-    case MADV_HUGEPAGE:
-    case MADV_NOHUGEPAGE:
-        change.clear = HUGE_ADVICE;
-        change.set = advice == MADV_HUGEPAGE ? MPL_ATTR_HUGEPAGE : MPL_ATTR_NO_HUGEPAGE;
-        break;
-    case MADV_SEQUENTIAL:
-    case MADV_RANDOM:
-    case MADV_NORMAL:
-        change.clear = ACCESS_ADVICE;
-        change.set = advice == MADV_SEQUENTIAL ? MPL_ATTR_SEQUENTIAL
-                     : advice == MADV_RANDOM   ? MPL_ATTR_RANDOM
-                                               : 0;
-        break;
     default:
-        break;
+        mpl_attrs_of_advice(advice, &change.clear, &change.set);
+        return each(space, address, size_bytes, &change);
     }
-    return each(space, address, size_bytes, &change);
 }
 
 int memplug_name(struct memplug_space *space, void *address, uint64_t size_bytes,

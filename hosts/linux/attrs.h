@@ -18,6 +18,7 @@
 #define MPL_ATTR_NO_HUGEPAGE 128u
 #define MPL_ATTR_SEQUENTIAL 256u
 #define MPL_ATTR_RANDOM 512u
+#define MPL_ATTR_STAYS 1024u /* in a forked child: no child of its own is to have it */
 #define MPL_ATTR_NAME_SHIFT 24
 
 /* Pages of one unit that are one mapping. */
@@ -38,6 +39,9 @@ unsigned mpl_attrs_apply(const struct memplug_space *space, void *va, uint64_t s
 
 void mpl_attrs_set(const struct memplug_space *space, const struct mpl_part *part, uint32_t clear,
                    uint32_t set);
+
+/* What an advice changes of a mapping's attributes: nothing, if it is not one of those. */
+void mpl_attrs_of_advice(int advice, uint32_t *clear, uint32_t *set);
 
 /* The number of a name, as bits of an attribute. -ENOSPC, -EINVAL too long. */
 int mpl_attrs_name(struct memplug_space *space, const char *name, uint32_t *bits);

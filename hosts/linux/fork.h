@@ -51,7 +51,8 @@ struct mpl_fork {
     int parent;              /* the process that forks */
     bool traces_all;         /* whatever a child of it becomes */
     const char *_Atomic copied_why; /* why the last one was not lazy; null: it was */
-    struct mpl_lock changing; /* in a child: its pieces */
+    struct mpl_lock changing; /* in a child: its pieces, which are in no order there */
+    uint64_t unblocked;      /* signals, of who has that lock */
 };
 
 /* --- fork.c ----------------------------------------------------------------------------------- */

@@ -3,16 +3,19 @@
  * What a forked child has. Of a lazy fork it has private mappings of its parent's frames, and that
  * shows in three places: giving memory back would bring the frames' content and not zeros; a child
  * of its own would be nobody's, since the parent does not know it; and what it may not write
- * cannot be given to it. So these go by the functions at the end.
+ * cannot be given to it. So it keeps the table of these mappings, and these calls go by it.
  */
 #define _GNU_SOURCE
+#include "fork_child.h"
+
 #include "attend.h"
+#include "attrs.h"
 #include "first_write.h"
-#include "space.h"
 #include "sys.h"
 
 #include <errno.h>
 #include <linux/userfaultfd.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/ioctl.h>
 
@@ -63,97 +66,289 @@ int memplug_space_fork_child(struct memplug_space *space)
     return result;
 }
 
-/* --- shared memory of a lazy fork ------------------------------------------------------------- */
+/* --- the table -------------------------------------------------------------------------------- */
 
-typedef void act_t(struct memplug_space *space, struct mpl_fork_piece *piece, char *va,
-                   uint64_t size_bytes);
+static void block(uint64_t *before)
+{
+    const uint64_t all = UINT64_MAX;
 
-/* Act on the shared parts of a range. */
-static void each_shared(struct memplug_space *space, const void *address, uint64_t size_bytes,
-                        act_t *act)
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, before, sizeof(all));
+}
+
+static void enter(struct mpl_fork *fork)
+{
+    uint64_t before;
+
+    block(&before);
+    mpl_lock_enter(&fork->changing);
+    fork->unblocked = before;
+}
+
+void mpl_child_leave(struct memplug_space *space)
+{
+    uint64_t before = space->fork.unblocked;
+
+    mpl_lock_leave(&space->fork.changing);
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, sizeof(before));
+}
+
+bool mpl_child_enter(struct memplug_space *space, const void *address, uint64_t size_bytes)
+{
+    uintptr_t start = (uintptr_t)space->window.base, at = (uintptr_t)address;
+    bool there = at < start + space->window.size_bytes &&
+                 (at >= start || size_bytes > start - at);
+
+    if (!space->fork.lazy || !there)
+        return false;
+    enter(&space->fork);
+    return true;
+}
+
+/* The piece that has this address; else the first behind it, if there is one. */
+static bool find(const struct mpl_fork *fork, const char *at, uint64_t *found)
+{
+    const char *nearest = NULL;
+
+    for (uint64_t i = 0; i < fork->nr; i++) {
+        const struct mpl_fork_piece *piece = &fork->pieces[i];
+
+        if (piece->va + piece->size_bytes <= at || (nearest && piece->va >= nearest))
+            continue;
+        nearest = piece->va;
+        *found = i;
+    }
+    return nearest != NULL;
+}
+
+bool mpl_child_next(const struct memplug_space *space, struct mpl_span *span, const char *end)
+{
+    const struct mpl_fork *fork = &space->fork;
+    char *at = span->va + span->size_bytes;
+    const char *to = end;
+
+    if (at >= end)
+        return false;
+    *span = (struct mpl_span){.va = at};
+    if (find(fork, at, &span->piece)) {
+        const struct mpl_fork_piece *piece = &fork->pieces[span->piece];
+
+        span->known = piece->va <= at;
+        span->shared = span->known && piece->kind == MPL_FORK_SHARE;
+        to = span->known ? piece->va + piece->size_bytes : piece->va;
+    }
+    span->size_bytes = (uint64_t)((to < end ? to : end) - at);
+    return true;
+}
+
+/* Of a change in the middle of a piece two more can come. */
+int mpl_child_room(struct memplug_space *space)
 {
     struct mpl_fork *fork = &space->fork;
-    uintptr_t mask = space->page_bytes - 1, last = (uintptr_t)address + size_bytes;
-    int saved = errno;
+    uint64_t nr_max = 2 * fork->nr_max + 64;
+    void *pieces;
 
-    if (!fork->lazy)
-        return;
-    last = last + mask > last ? (last + mask) & ~mask : last;
-    mpl_lock_enter(&fork->changing);
-    for (uint64_t i = 0, nr = fork->nr; i < nr; i++) {
-        struct mpl_fork_piece *piece = &fork->pieces[i];
-        uintptr_t start = (uintptr_t)piece->va, end = start + piece->size_bytes;
-        uintptr_t from = (uintptr_t)address > start ? (uintptr_t)address : start;
-        uintptr_t to = last < end ? last : end;
-
-        if (piece->kind == MPL_FORK_SHARE && from < to)
-            act(space, piece, (char *)from, to - from);
+    if (fork->nr + 2 <= fork->nr_max)
+        return 0;
+    pieces = mpl_sys_mmap(NULL, nr_max * sizeof(*fork->pieces), PROT_READ | PROT_WRITE,
+                          MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (pieces == MAP_FAILED)
+        return -ENOMEM;
+    if (fork->nr_max > 0) {
+        memcpy(pieces, fork->pieces, fork->nr * sizeof(*fork->pieces));
+        mpl_sys_munmap(fork->pieces, fork->nr_max * sizeof(*fork->pieces));
     }
-    mpl_lock_leave(&fork->changing);
+    fork->pieces = pieces;
+    fork->nr_max = nr_max;
+    return 0;
+}
+
+static void add(struct mpl_fork *fork, const struct mpl_fork_piece *piece)
+{
+    if (piece->size_bytes > 0)
+        fork->pieces[fork->nr++] = *piece;
+}
+
+/* What stands before and behind it goes on as pieces of their own. */
+static struct mpl_fork_piece take_out(struct mpl_fork *fork, const struct mpl_span *span)
+{
+    struct mpl_fork_piece piece = fork->pieces[span->piece], head = piece, tail = piece;
+
+    fork->pieces[span->piece] = fork->pieces[--fork->nr];
+    head.size_bytes = (uint64_t)(span->va - piece.va);
+    tail.va = span->va + span->size_bytes;
+    tail.size_bytes = (uint64_t)(piece.va + piece.size_bytes - tail.va);
+    add(fork, &head);
+    add(fork, &tail);
+    piece.va = span->va;
+    piece.size_bytes = span->size_bytes;
+    return piece;
+}
+
+void mpl_child_forget(struct memplug_space *space, char *va, uint64_t size_bytes)
+{
+    struct mpl_span span = {.va = va};
+
+    while (mpl_child_next(space, &span, va + size_bytes))
+        if (span.known)
+            take_out(&space->fork, &span);
+}
+
+void mpl_child_add(struct memplug_space *space, char *va, uint64_t size_bytes, uint32_t attr)
+{
+    const struct mpl_fork_piece piece = {
+        .va = va, .size_bytes = size_bytes, .attr = attr, .kind = MPL_FORK_EMPTY};
+
+    add(&space->fork, &piece);
+}
+
+void mpl_child_mark(struct memplug_space *space, char *va, uint64_t size_bytes, uint32_t clear,
+                    uint32_t set)
+{
+    struct mpl_fork *fork = &space->fork;
+    struct mpl_span span = {.va = va};
+
+    while (mpl_child_next(space, &span, va + size_bytes)) {
+        struct mpl_fork_piece piece;
+
+        if (!span.known || ((fork->pieces[span.piece].attr & ~clear) | set) ==
+                               fork->pieces[span.piece].attr)
+            continue;
+        piece = take_out(fork, &span);
+        piece.attr = (piece.attr & ~clear) | set;
+        add(fork, &piece);
+    }
+}
+
+void mpl_child_emptied(struct memplug_space *space, char *va, uint64_t size_bytes)
+{
+    struct mpl_span span = {.va = va};
+
+    while (mpl_child_next(space, &span, va + size_bytes))
+        if (span.shared) {
+            struct mpl_fork_piece piece = take_out(&space->fork, &span);
+
+            piece.kind = MPL_FORK_EMPTY;
+            add(&space->fork, &piece);
+        }
+}
+
+/* --- its own ---------------------------------------------------------------------------------- */
+
+bool mpl_child_mapped(const char *va, uint64_t size_bytes)
+{
+    return syscall(SYS_msync, va, size_bytes, MS_ASYNC) == 0;
+}
+
+/* An advice that does nothing but refuse what is locked. */
+bool mpl_child_locked(char *va, uint64_t size_bytes)
+{
+    return mpl_sys_madvise(va, size_bytes, MADV_COLD) != 0 && errno == EINVAL;
+}
+
+static int inherit(char *va, uint64_t size_bytes, uint32_t attr)
+{
+    if ((attr & MPL_ATTR_STAYS) != 0 || mpl_sys_madvise(va, size_bytes, MADV_DOFORK) == 0)
+        return 0;
+    return -errno;
+}
+
+/* Behind our back it was unmapped, or cannot be written any more; or the kernel has no memory. */
+static int own_page(const struct memplug_space *space, char *va, uint32_t attr)
+{
+    if (mpl_sys_madvise(va, space->page_bytes, MADV_POPULATE_WRITE) == 0)
+        return inherit(va, space->page_bytes, attr);
+    if (errno == EINVAL || errno == EFAULT || errno == EHWPOISON)
+        return 0;
+    return errno == ENOMEM && !mpl_child_mapped(va, space->page_bytes) ? 0 : -errno;
+}
+
+static int own(const struct memplug_space *space, const struct mpl_span *span)
+{
+    uint32_t attr = space->fork.pieces[span->piece].attr;
+    int result = 0;
+
+    if ((attr & PROT_WRITE) == 0)
+        return 0; /* since it was made so */
+    if (mpl_sys_madvise(span->va, span->size_bytes, MADV_POPULATE_WRITE) == 0)
+        return inherit(span->va, span->size_bytes, attr);
+    for (uint64_t at = 0; at < span->size_bytes && result == 0; at += space->page_bytes)
+        result = own_page(space, span->va + at, attr);
+    return result;
+}
+
+int mpl_child_own(struct memplug_space *space, char *va, uint64_t size_bytes)
+{
+    uintptr_t mask = space->page_bytes - 1, skip = (uintptr_t)va & mask;
+    struct mpl_span span = {.va = va - skip};
+    char *end = span.va + ((size_bytes + skip + mask) & ~mask);
+    int result = 0;
+
+    while (result == 0 && mpl_child_next(space, &span, end))
+        if (span.shared)
+            result = own(space, &span);
+    return result;
+}
+
+static int own_all(struct memplug_space *space)
+{
+    struct mpl_fork *fork = &space->fork;
+    int result = 0;
+
+    for (uint64_t i = 0; i < fork->nr && result == 0; i++) {
+        const struct mpl_span all = {
+            .va = fork->pieces[i].va, .size_bytes = fork->pieces[i].size_bytes, .piece = i};
+
+        if (fork->pieces[i].kind == MPL_FORK_SHARE)
+            result = own(space, &all);
+    }
+    return result;
+}
+
+int memplug_space_child_own(struct memplug_space *space, void *address, uint64_t size_bytes)
+{
+    int saved = errno;
+    int result;
+
+    if (!mpl_child_enter(space, address, size_bytes))
+        return 0;
+    result = mpl_child_own(space, address, size_bytes);
+    mpl_child_leave(space);
     errno = saved;
-}
-
-/* Whatever of it is still there; what is not to be had stays out of reach of grandchildren. */
-static void own(struct memplug_space *space, struct mpl_fork_piece *piece, char *va,
-                uint64_t size_bytes)
-{
-    uint64_t step = mpl_sys_madvise(va, size_bytes, MADV_POPULATE_WRITE) == 0 ? size_bytes
-                                                                            : space->page_bytes;
-
-    (void)piece;
-    for (uint64_t at = 0; at < size_bytes; at += step)
-        if (step == size_bytes || mpl_sys_madvise(va + at, step, MADV_POPULATE_WRITE) == 0)
-            mpl_sys_madvise(va + at, step, MADV_DOFORK);
-}
-
-void memplug_space_child_own(struct memplug_space *space, const void *address, uint64_t size_bytes)
-{
-    each_shared(space, address, size_bytes, own);
+    return result;
 }
 
 void memplug_space_child_hides(struct memplug_space *space)
 {
-    if (!space->fork.traces_all)
-        memplug_space_child_own(space, NULL, UINTPTR_MAX);
-}
+    int saved = errno;
 
-static void empty(struct memplug_space *space, struct mpl_fork_piece *piece, char *va,
-                  uint64_t size_bytes)
-{
-    (void)space;
-    (void)piece;
-    if (mpl_sys_mmap(va, size_bytes, PROT_READ | PROT_WRITE,
-                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
-                     0) == MAP_FAILED)
-        memset(va, 0, size_bytes); /* no mapping is left */
-}
-
-void memplug_space_child_discard(struct memplug_space *space, void *address, uint64_t size_bytes)
-{
-    each_shared(space, address, size_bytes, empty);
-}
-
-/* In the middle of a piece: its tail is a piece of its own, or, without memory for the table, is
- * forgotten too, having become the child's. */
-static void forget(struct memplug_space *space, struct mpl_fork_piece *piece, char *va,
-                   uint64_t size_bytes)
-{
-    char *end = piece->va + piece->size_bytes;
-    struct mpl_fork_piece tail = *piece;
-
-    tail.va = va + size_bytes;
-    tail.size_bytes = (uint64_t)(end - tail.va);
-    piece->size_bytes = (uint64_t)(va - piece->va);
-    if (tail.size_bytes == 0)
+    if (!space->fork.lazy || space->fork.traces_all)
         return;
-    if (piece->size_bytes == 0)
-        *piece = tail;
-    else if (mpl_fork_add(space, &tail) != 0)
-        own(space, piece, tail.va, tail.size_bytes);
+    enter(&space->fork);
+    own_all(space);
+    mpl_child_leave(space);
+    errno = saved;
 }
 
-void memplug_space_child_unmapped(struct memplug_space *space, const void *address,
-                                  uint64_t size_bytes)
+int memplug_space_child_forks(struct memplug_space *space)
 {
-    each_shared(space, address, size_bytes, forget);
+    int saved = errno;
+    int result;
+
+    if (!space->fork.lazy)
+        return 0;
+    enter(&space->fork);
+    result = own_all(space);
+    if (result != 0)
+        mpl_child_leave(space);
+    errno = saved;
+    return result;
+}
+
+void memplug_space_child_forked(struct memplug_space *space)
+{
+    int saved = errno;
+
+    if (space->fork.lazy)
+        mpl_child_leave(space);
+    errno = saved;
 }

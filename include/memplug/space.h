@@ -164,21 +164,30 @@ int memplug_space_fork_lazily(struct memplug_space *space, void (*ended)(int pid
                               struct memplug_reason *reason);
 
 /*
- * In a child, on any addresses; of what is not shared they do nothing.
- * own: becomes the child's now. Before it forks, makes the memory unwritable or moves it, and
- * before it becomes what its parent may not trace. A child of its own has nothing else.
- * discard: reads as zeros. Before MADV_DONTNEED, which would bring the parent's content; MADV_FREE
- * is not to be used.
- * unmapped: before it is unmapped, or something else is mapped there.
- * hides: before it becomes undumpable or another user: own of all, unless its parent may trace
- * every process (CAP_SYS_PTRACE).
+ * In a child, in place of system calls on addresses of the space: what it may share with its parent
+ * then behaves as private memory that is no file's. 0 or -errno, the kernel's for that; of all else
+ * they are the system call. map is mmap with MAP_FIXED; remap gets where to (MREMAP_FIXED) in
+ * *address, and where it is now. What is moved is copied. MADV_WIPEONFORK is refused, as in the
+ * parent.
+ * own: becomes the child's now. hides: before it becomes what its parent may not trace, undumpable
+ * or another user, own of all, unless its parent may trace every process (CAP_SYS_PTRACE). What
+ * cannot be had then ends the child when its parent writes.
+ * forks: before it forks by itself: own of all, since a grandchild would be nobody's; -ENOMEM: then
+ * it must not. After a 0 no other thread's call goes on, until forked in both.
  */
-void memplug_space_child_own(struct memplug_space *space, const void *address,
-                             uint64_t size_bytes);
-void memplug_space_child_discard(struct memplug_space *space, void *address, uint64_t size_bytes);
-void memplug_space_child_unmapped(struct memplug_space *space, const void *address,
-                                  uint64_t size_bytes);
+int memplug_space_child_unmap(struct memplug_space *space, void *address, uint64_t size_bytes);
+int memplug_space_child_map(struct memplug_space *space, void *address, uint64_t size_bytes,
+                            int protection, int flags, int fd, uint64_t offset);
+int memplug_space_child_protect(struct memplug_space *space, void *address, uint64_t size_bytes,
+                                int protection);
+int memplug_space_child_advise(struct memplug_space *space, void *address, uint64_t size_bytes,
+                               int advice);
+int memplug_space_child_remap(struct memplug_space *space, void *old, uint64_t old_bytes,
+                              uint64_t new_bytes, int flags, void **address);
+int memplug_space_child_own(struct memplug_space *space, void *address, uint64_t size_bytes);
 void memplug_space_child_hides(struct memplug_space *space);
+int memplug_space_child_forks(struct memplug_space *space);
+void memplug_space_child_forked(struct memplug_space *space);
 
 /* The lowest descriptor from this one on that belongs to the space or its host; -1: there is no
  * other. For a program that closes whatever it finds. */

@@ -78,9 +78,11 @@ static inline int fork_and_look(struct job *job, bool raw, uint64_t seed)
     pid_t pid;
 
     signal(SIGSEGV, SIG_DFL);
-    if (!raw)
-        memplug_space_child_own(job->machine.space, job->memory, SIZE);
+    if (!raw && memplug_space_child_forks(job->machine.space) != 0)
+        return 2;
     pid = raw ? (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL) : fork();
+    if (!raw)
+        memplug_space_child_forked(job->machine.space);
     if (pid == 0)
         syscall(SYS_exit, words_hold(job->memory, SIZE, seed) ? 0 : 1);
     waitpid(pid, &status, 0);
@@ -119,14 +121,14 @@ static inline int answer(struct job *job, int question, uint64_t seed)
         fill_words(job->memory, SIZE, 77);
         return 0;
     case UNMAP_HALF:
-        memplug_space_child_unmapped(space, job->memory, SIZE / 2);
-        if (munmap(job->memory, SIZE / 2) != 0)
+        if (memplug_space_child_unmap(space, job->memory, SIZE / 2) != 0)
             return 1;
         if (mmap(job->memory, MIB, PROT_READ | PROT_WRITE,
                  MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0) != job->memory)
             return 2;
         *job->memory = 5; /* which is no memory of the parent's */
-        memplug_space_child_discard(space, job->memory, MIB);
+        if (memplug_space_child_advise(space, job->memory, MIB, MADV_DONTNEED) != 0)
+            return 4;
         return *job->memory == 5 ? 0 : 3;
     case MOVE_HALF: /* behind the library's back; then what is there */
         if (!elsewhere) {
@@ -136,8 +138,7 @@ static inline int answer(struct job *job, int question, uint64_t seed)
         }
         return words_hold(elsewhere, SIZE / 2, seed) ? 0 : 2;
     case PROTECT_OWN:
-        memplug_space_child_own(space, job->memory, SIZE / 2);
-        /* fall through */
+        return memplug_space_child_protect(space, job->memory, SIZE / 2, PROT_READ);
     case PROTECT:
         return mprotect(job->memory, SIZE / 2, PROT_READ);
     case HIDE_OWN:
@@ -146,8 +147,8 @@ static inline int answer(struct job *job, int question, uint64_t seed)
     case HIDE:
         return prctl(PR_SET_DUMPABLE, 0);
     case DISCARD:
-        memplug_space_child_discard(space, job->memory + MIB, MIB);
-        /* fall through */
+        return memplug_space_child_advise(space, job->memory + MIB, MIB, MADV_DONTNEED) != 0 ||
+               !all_zero(job->memory + MIB, MIB);
     case DISCARD_RAW:
         return madvise(job->memory + MIB, MIB, MADV_DONTNEED) != 0 ||
                !all_zero(job->memory + MIB, MIB);

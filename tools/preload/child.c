@@ -9,73 +9,62 @@
 
 #include <errno.h>
 #include <stdarg.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-static struct memplug_space *child_with(const void *address)
+/* True, and the answer; false: this is no child, and the call is the caller's. */
+static bool answer(const struct memplug_space *space, int error, int *result)
+{
+    if (space && error != 0)
+        errno = -error;
+    *result = error != 0 ? -1 : 0;
+    return space != NULL;
+}
+
+bool mpl_pre_child_unmaps(void *address, size_t size_bytes, int *result)
 {
     struct memplug_space *space = mpl_pre_child();
 
-    return space && memplug_space_has(space, address) ? space : NULL;
+    return answer(space, space ? memplug_space_child_unmap(space, address, size_bytes) : 0, result);
 }
 
-void mpl_pre_child_unmaps(const void *address, size_t size_bytes)
+bool mpl_pre_child_maps(void *address, size_t size_bytes, int protection, int flags, int fd,
+                        off64_t offset, int *result)
 {
-    struct memplug_space *space = child_with(address);
+    struct memplug_space *space = mpl_pre_child();
 
-    if (space)
-        memplug_space_child_unmapped(space, address, size_bytes);
+    return answer(space, space ? memplug_space_child_map(space, address, size_bytes, protection,
+                                                         flags, fd, (uint64_t)offset) : 0, result);
 }
 
-/* What cannot be written cannot be given to it later. */
-void mpl_pre_child_protects(const void *address, size_t size_bytes, int protection)
+bool mpl_pre_child_protects(void *address, size_t size_bytes, int protection, int *result)
 {
-    struct memplug_space *space = child_with(address);
+    struct memplug_space *space = mpl_pre_child();
 
-    if (space && (protection & PROT_WRITE) == 0)
-        memplug_space_child_own(space, address, size_bytes);
+    return answer(space, space ? memplug_space_child_protect(space, address, size_bytes,
+                                                             protection) : 0, result);
 }
 
-/* Memory that is given back reads as zeros, and not as what the parent has. */
-void mpl_pre_child_advises(void *address, size_t size_bytes, int advice)
+bool mpl_pre_child_advises(void *address, size_t size_bytes, int advice, int *result)
 {
-    struct memplug_space *space = child_with(address);
+    struct memplug_space *space = mpl_pre_child();
 
-    if (!space)
-        return;
-    if (advice == MADV_DONTNEED || advice == MADV_FREE)
-        memplug_space_child_discard(space, address, size_bytes);
-    else if (advice == MADV_DOFORK)
-        memplug_space_child_own(space, address, size_bytes);
+    return answer(space, space ? memplug_space_child_advise(space, address, size_bytes,
+                                                            advice) : 0, result);
 }
 
-/* A mapping of a file would grow into the file. */
-bool mpl_pre_child_remaps(void *old, size_t old_bytes, size_t new_bytes, int flags, void **result)
+bool mpl_pre_child_remaps(void *old, size_t old_bytes, size_t new_bytes, int flags, void **address)
 {
-    struct memplug_space *space = child_with(old);
-    void *larger;
+    struct memplug_space *space = mpl_pre_child();
+    int result;
 
-    if (!space)
+    if (!answer(space, space ? memplug_space_child_remap(space, old, old_bytes, new_bytes, flags,
+                                                         address) : 0, &result))
         return false;
-    memplug_space_child_own(space, old, old_bytes);
-    if (new_bytes <= old_bytes && flags == MREMAP_MAYMOVE)
-        return false;
-    *result = MAP_FAILED;
-    if ((flags & ~MREMAP_MAYMOVE) != 0 || flags == 0) {
-        errno = flags == 0 ? ENOMEM : EINVAL;
-        return true;
-    }
-    larger = (void *)syscall(SYS_mmap, NULL, new_bytes, PROT_READ | PROT_WRITE,
-                             MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (larger != MAP_FAILED) {
-        memcpy(larger, old, old_bytes);
-        memplug_space_child_unmapped(space, old, old_bytes);
-        syscall(SYS_munmap, old, old_bytes);
-    }
-    *result = larger;
+    if (result != 0)
+        *address = MAP_FAILED;
     return true;
 }
 

@@ -36,6 +36,7 @@ static fork_t_ *real_fork, *real_raw_fork;
 #define OF_THREAD static _Thread_local __attribute__((tls_model("initial-exec")))
 OF_THREAD int before_error;
 OF_THREAD bool begun;
+OF_THREAD bool of_child; /* begun, but this process is a forked child */
 OF_THREAD bool failed; /* until it knows */
 static atomic_bool lazy;
 /* In a child: the space of its parent. */
@@ -83,15 +84,29 @@ static int begin(struct memplug_space *space, struct memplug_reason *reason)
     return result;
 }
 
+/* The fork of a forked child, which first makes all its own. */
+static void before_childs_fork(void)
+{
+    struct memplug_reason reason = MPL_NO_REASON;
+
+    if (!mpl_pre_child())
+        return;
+    reason.error = memplug_space_child_forks(mpl_pre_child());
+    of_child = reason.error == 0;
+    failed = !of_child;
+    if (failed)
+        mpl_say_reason("a child of a forked child cannot have its memory", &reason);
+}
+
 static void before_fork(void)
 {
     struct memplug_space *space = mpl_pre_space_if_open();
     struct memplug_reason reason = MPL_NO_REASON;
 
-    begun = failed = false;
+    begun = of_child = failed = false;
     before_error = 0;
-    if (!space && mpl_pre_child())
-        memplug_space_child_own(mpl_pre_child(), NULL, UINTPTR_MAX);
+    if (!space)
+        before_childs_fork();
     if (!space)
         return;
     before_error = begin(space, &reason);
@@ -106,7 +121,9 @@ static void in_parent(void)
 {
     if (begun && memplug_space_fork_parent(mpl_preload.space) != 0)
         failed = true;
-    begun = false;
+    if (of_child)
+        memplug_space_child_forked(mpl_pre_child());
+    begun = of_child = false;
 }
 
 static void end_child(void)
@@ -115,8 +132,19 @@ static void end_child(void)
     __builtin_unreachable();
 }
 
+static void in_grandchild(void)
+{
+    if (failed)
+        end_child();
+    if (of_child)
+        memplug_space_child_forked(mpl_pre_child());
+    of_child = false;
+}
+
 static void be_child(bool listed)
 {
+    if (mpl_pre_child())
+        in_grandchild();
     if (atomic_load_explicit(&mpl_preload.state, memory_order_relaxed) != MPL_PRE_READY)
         return;
     if (before_error != 0 || memplug_space_fork_child(mpl_preload.space) != 0)

@@ -112,6 +112,7 @@ static void *take_mmap(uintptr_t caller, void *address, size_t size_bytes, int p
                        int flags, int fd, off64_t offset)
 {
     struct memplug_space *space = space_with(address);
+    int result;
 
     if (space && (flags & MAP_FIXED) != 0) {
         if (is_plain(flags & ~MAP_FIXED, protection))
@@ -124,8 +125,9 @@ static void *take_mmap(uintptr_t caller, void *address, size_t size_bytes, int p
         if (space)
             return map_new(space, size_bytes, protection, flags);
     }
-    if ((flags & MAP_FIXED) != 0)
-        mpl_pre_child_unmaps(address, size_bytes);
+    if ((flags & MAP_FIXED) != 0 &&
+        mpl_pre_child_maps(address, size_bytes, protection, flags, fd, offset, &result))
+        return result == 0 ? address : MAP_FAILED;
     return (void *)syscall(SYS_mmap, address, size_bytes, protection, flags, fd, offset);
 }
 
@@ -162,12 +164,11 @@ MPL_PRE_EXPORT void *sbrk(intptr_t step)
 MPL_PRE_EXPORT int munmap(void *address, size_t size_bytes)
 {
     struct memplug_space *space = space_with(address);
-    int error;
+    int error, result;
 
-    if (!space) {
-        mpl_pre_child_unmaps(address, size_bytes);
-        return (int)syscall(SYS_munmap, address, size_bytes);
-    }
+    if (!space)
+        return mpl_pre_child_unmaps(address, size_bytes, &result)
+                   ? result : (int)syscall(SYS_munmap, address, size_bytes);
     error = memplug_unmap(space, address, size_bytes);
     if (error == 0)
         mpl_pre_shrink();
@@ -177,11 +178,11 @@ MPL_PRE_EXPORT int munmap(void *address, size_t size_bytes)
 MPL_PRE_EXPORT int mprotect(void *address, size_t size_bytes, int protection)
 {
     struct memplug_space *space = space_with(address);
+    int result;
 
-    if (!space || size_bytes == 0) {
-        mpl_pre_child_protects(address, size_bytes, protection);
-        return (int)syscall(SYS_mprotect, address, size_bytes, protection);
-    }
+    if (!space || size_bytes == 0)
+        return mpl_pre_child_protects(address, size_bytes, protection, &result)
+                   ? result : (int)syscall(SYS_mprotect, address, size_bytes, protection);
     return answer(memplug_protect(space, address, size_bytes, protection));
 }
 
@@ -189,11 +190,11 @@ MPL_PRE_EXPORT int mprotect(void *address, size_t size_bytes, int protection)
 MPL_PRE_EXPORT int madvise(void *address, size_t size_bytes, int advice)
 {
     struct memplug_space *space = space_with(address);
+    int result;
 
-    if (!space || size_bytes == 0) {
-        mpl_pre_child_advises(address, size_bytes, advice);
-        return (int)syscall(SYS_madvise, address, size_bytes, advice);
-    }
+    if (!space || size_bytes == 0)
+        return mpl_pre_child_advises(address, size_bytes, advice, &result)
+                   ? result : (int)syscall(SYS_madvise, address, size_bytes, advice);
     if (advice == MADV_DOFORK)
         return 0;
     return answer(memplug_advise(space, address, size_bytes, advice));

@@ -173,15 +173,17 @@ void mpl_pre_fork_open(void);
 bool mpl_pre_fork_begin(void);
 void mpl_pre_fork_in_child(void);
 pid_t mpl_pre_fork_end(pid_t pid);
-/* In a forked child: the space of its parent, for memplug_space_child_own() and its kind. */
+/* In a forked child: the space of its parent, for memplug_space_child_unmap() and its kind. */
 struct memplug_space *mpl_pre_child(void);
 
-/* --- child.c: before the kernel is asked ------------------------------------------------------ */
+/* --- child.c: calls of a forked child, on any address. True: made, with this result ----------- */
 
-void mpl_pre_child_unmaps(const void *address, size_t size_bytes);
-void mpl_pre_child_protects(const void *address, size_t size_bytes, int protection);
-void mpl_pre_child_advises(void *address, size_t size_bytes, int advice);
-/* True: it is done, with this result. */
-bool mpl_pre_child_remaps(void *old, size_t old_bytes, size_t new_bytes, int flags, void **result);
+bool mpl_pre_child_unmaps(void *address, size_t size_bytes, int *result);
+bool mpl_pre_child_maps(void *address, size_t size_bytes, int protection, int flags, int fd,
+                        off64_t offset, int *result);
+bool mpl_pre_child_protects(void *address, size_t size_bytes, int protection, int *result);
+bool mpl_pre_child_advises(void *address, size_t size_bytes, int advice, int *result);
+/* *address: where to, then the result, or MAP_FAILED. */
+bool mpl_pre_child_remaps(void *old, size_t old_bytes, size_t new_bytes, int flags, void **address);
 
 #endif
