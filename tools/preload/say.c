@@ -62,6 +62,22 @@ static bool is_standard_error(int fd)
            status.st_dev == standard_error.dev && status.st_ino == standard_error.ino;
 }
 
+/* The program's, for a thread of ours that has a table of descriptors of its own, where number 2 is
+ * nothing or something else. A socket cannot be opened by its name, and a duplicate is refused in
+ * some containers. */
+static int open_standard_error(void)
+{
+    int process = (int)syscall(SYS_pidfd_open, syscall(SYS_getpid), 0);
+    int fd = process >= 0 ? (int)syscall(SYS_pidfd_getfd, process, 2, 0) : -1;
+
+    if (process >= 0)
+        syscall(SYS_close, process);
+    if (fd >= 0)
+        return fd;
+    return (int)syscall(SYS_openat, AT_FDCWD, "/proc/self/fd/2",
+                        O_WRONLY | O_APPEND | O_NOCTTY | O_NONBLOCK | O_CLOEXEC, 0);
+}
+
 void mpl_say(const struct mpl_line *line)
 {
     struct mpl_line whole = {.length = 0};
@@ -71,10 +87,8 @@ void mpl_say(const struct mpl_line *line)
     mpl_line_add(&whole, "memplug: ");
     mpl_line_add_text(&whole, (struct mpl_text){line->text, line->length});
     whole.text[whole.length++] = '\n';
-    /* A thread of ours has a table of descriptors of its own, without it. */
-    if (syscall(SYS_fcntl, 2, F_GETFD) < 0)
-        fd = own = (int)syscall(SYS_openat, AT_FDCWD, "/proc/self/fd/2",
-                                O_WRONLY | O_APPEND | O_NOCTTY | O_NONBLOCK | O_CLOEXEC, 0);
+    if (!is_standard_error(fd))
+        fd = own = open_standard_error();
     if (is_standard_error(fd))
         syscall(SYS_write, fd, whole.text, whole.length);
     if (own >= 0)
