@@ -86,11 +86,13 @@ static bool take_by(void *context, int pid)
 static int take(const struct mpl_children *children, pid_t pid, uint64_t va, uint64_t size_bytes)
 {
     struct take take = {.children = children, .va = va, .size_bytes = size_bytes};
-    char path[MPL_PROC_PATH_MAX];
 
     if (take_by(&take, pid)) {
-        mpl_proc_path(path, "/proc/", pid, "/task");
-        mpl_proc_each(path, mpl_now_ns() + LOOK_NS, take_by, &take);
+        int tasks = open_of(children, pid, "/task");
+
+        mpl_proc_each_of(tasks, mpl_now_ns() + LOOK_NS, take_by, &take);
+        if (tasks >= 0)
+            mpl_sys_close(tasks);
     }
     return take.error;
 }

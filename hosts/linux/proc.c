@@ -73,10 +73,9 @@ static bool act_on(const struct entry *entry, mpl_proc_number *act, void *contex
     return *at != 0 || number > INT_MAX || act(context, (int)number);
 }
 
-bool mpl_proc_each(const char *path, uint64_t deadline_ns, mpl_proc_number *act, void *context)
+bool mpl_proc_each_of(int fd, uint64_t deadline_ns, mpl_proc_number *act, void *context)
 {
     _Alignas(uint64_t) char bytes[2048];
-    int fd = mpl_sys_open(path, O_RDONLY | O_DIRECTORY);
     bool more = fd >= 0;
     long length = 0;
 
@@ -88,9 +87,17 @@ bool mpl_proc_each(const char *path, uint64_t deadline_ns, mpl_proc_number *act,
             at += entry->length;
         }
     }
+    return more && length == 0;
+}
+
+bool mpl_proc_each(const char *path, uint64_t deadline_ns, mpl_proc_number *act, void *context)
+{
+    int fd = mpl_sys_open(path, O_RDONLY | O_DIRECTORY);
+    bool all = mpl_proc_each_of(fd, deadline_ns, act, context);
+
     if (fd >= 0)
         mpl_sys_close(fd);
-    return more && length == 0;
+    return all;
 }
 
 /* --- lines ------------------------------------------------------------------------------------ */

@@ -20,6 +20,7 @@ void mpl_proc_path(char path[MPL_PROC_PATH_MAX], const char *before, int number,
 /* Act on each entry of a directory whose name is a number, until one says false or the time is
  * over. False: not all of them. */
 typedef bool mpl_proc_number(void *context, int number);
+bool mpl_proc_each_of(int fd, uint64_t deadline_ns, mpl_proc_number *act, void *context);
 bool mpl_proc_each(const char *path, uint64_t deadline_ns, mpl_proc_number *act, void *context);
 
 /* Act on each line, without its end; a long one is cut to its head. As above. */

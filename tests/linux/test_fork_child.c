@@ -524,9 +524,66 @@ static void without_memory_a_child_cannot_fork(void **state)
     close_job(job);
 }
 
+/* --- where a child is found ------------------------------------------------------------------- */
+
+struct rest {
+    struct job *job;
+    int pipe[2];
+};
+
+static void *outlive(void *argument)
+{
+    struct rest *rest = argument;
+    char word;
+
+    if (read(rest->pipe[0], &word, 1) != 1)
+        _exit(2);
+    _exit(words_hold(rest->job->memory, SIZE, SEED) ? 0 : 1);
+}
+
+/* The first thread of the child has ended, and the parent has gone where there is no /proc. */
+static int settle_from_a_cell(void *argument)
+{
+    struct rest rest = {.job = open_lazy(NULL)};
+    struct memplug_space *space = rest.job->machine.space;
+    char folder[] = "/tmp/memplug-test-XXXXXX";
+    pthread_t thread;
+    int status;
+    pid_t pid;
+
+    (void)argument;
+    CHECK(pipe2(rest.pipe, O_CLOEXEC) == 0 && mkdtemp(folder));
+    CHECK(memplug_space_fork_before(space, false, NULL) == 0);
+    pid = fork();
+    if (pid == 0) {
+        if (memplug_space_fork_child(space) != 0 ||
+            pthread_create(&thread, NULL, outlive, &rest) != 0)
+            _exit(3);
+        syscall(SYS_exit, 0);
+    }
+    CHECK(memplug_space_fork_parent(space) == 0);
+    usleep(20000); /* until it has ended */
+    CHECK(chroot(folder) == 0 && chdir("/") == 0);
+    write_all(rest.job);
+    CHECK(write(rest.pipe[1], "x", 1) == 1);
+    CHECK(waitpid(pid, &status, 0) == pid && status == 0);
+    CHECK(stat_of(&rest.job->machine).nr_children_ended == 0);
+    close_job(rest.job);
+    return 0;
+}
+
+static void a_child_without_its_first_thread(void **state)
+{
+    (void)state;
+    if (getuid() != 0)
+        SKIP("chroot needs root");
+    assert_int_equal(in_child(settle_from_a_cell, NULL), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_child_without_its_first_thread),
         cmocka_unit_test(a_child_forks_while_another_thread_calls),
         cmocka_unit_test(without_memory_a_child_cannot_fork),
         cmocka_unit_test(calls_mean_what_they_mean_on_memory_of_its_own),
