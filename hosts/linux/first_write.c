@@ -20,8 +20,8 @@
 #define STACK_BYTES ((uint64_t)256 << 10)
 #define GUARD_BYTES ((uint64_t)64 << 10)
 #define RUN_BYTES ((uint64_t)64 << 10) /* settled around a first write: see bench/fork.c */
-#define RETRY_MS 1
-#define IDLE_MS 1000                   /* between two looks whether children have ended */
+#define RETRY_NS 1000000
+#define IDLE_S 1                       /* between two looks whether children have ended */
 #define HURRY_NICE (-19)
 #define NR_GATES 512u
 #define GATE_NS 20000000
@@ -52,7 +52,7 @@ struct mpl_first {
     int result;
 
     void (*ended)(int pid);  /* is told who was ended; may be null */
-    bool late;               /* somebody's fault could not be dealt with yet */
+    uint64_t late_ns;        /* somebody's fault could not be dealt with yet; 0: nobody's */
     const char *why;         /* it does not work here */
     struct mpl_child_range *ranges; /* of the child that is to come */
     uint64_t nr_ranges;
@@ -121,6 +121,12 @@ static bool fill(const struct mpl_first *first, uint64_t page, bool minor)
     return done == 0 || errno == EEXIST;
 }
 
+static void put_off(struct mpl_first *first)
+{
+    if (first->late_ns == 0)
+        first->late_ns = mpl_now_ns();
+}
+
 static void first_write(struct mpl_first *first, uint64_t page, uint64_t flags)
 {
     bool any = mpl_children_any(&first->children);
@@ -128,19 +134,20 @@ static void first_write(struct mpl_first *first, uint64_t page, uint64_t flags)
 
     if ((flags & UFFD_PAGEFAULT_FLAG_WP) == 0) {
         run = (struct uffdio_range){.start = page, .len = first->space->page_bytes};
-        first->late = settle(first, run.start, run.len) != 0 ||
-                      !fill(first, page, (flags & UFFD_PAGEFAULT_FLAG_MINOR) != 0) || first->late;
+        if (settle(first, run.start, run.len) != 0 ||
+            !fill(first, page, (flags & UFFD_PAGEFAULT_FLAG_MINOR) != 0))
+            put_off(first);
         return;
     }
     mpl_count(&first->space->counters.nr_first_writes, 1);
     if (any && settle(first, run.start, run.len) != 0) {
-        first->late = true;
+        put_off(first);
         return;
     }
     /* Not all of a unit need be of this kind. */
     if (unprotect(first, run.start, run.len) != 0 &&
         unprotect(first, page, first->space->page_bytes) == -EAGAIN)
-        first->late = true;
+        put_off(first);
     else
         wake(first, run.start, run.len);
 }
@@ -236,10 +243,31 @@ static int settle_in(struct mpl_first *first)
     return error != 0 ? error : mpl_children_open(&first->children, &first->why);
 }
 
+/* Who was put off touches its page again. By the clock, and not when nothing else happens: others'
+ * first writes may never pause. */
+static void wake_late(struct mpl_first *first)
+{
+    if (first->late_ns == 0 || mpl_now_ns() - first->late_ns < RETRY_NS)
+        return;
+    first->late_ns = 0;
+    wake(first, (uintptr_t)first->space->window.base, first->space->window.size_bytes);
+}
+
+/* Until there is something to hear, or to do without being asked. */
+static void wait_for_faults(struct mpl_first *first)
+{
+    struct pollfd poll = {.fd = first->uffd, .events = POLLIN};
+    bool any = atomic_load_explicit(&first->children.nr, memory_order_relaxed) > 0;
+    const struct timespec limit = {.tv_sec = first->late_ns != 0 ? 0 : IDLE_S,
+                                   .tv_nsec = first->late_ns != 0 ? RETRY_NS : 0};
+
+    if (syscall(SYS_ppoll, &poll, 1, any || first->late_ns != 0 ? &limit : NULL, NULL, 0) == 0)
+        mpl_children_any(&first->children);
+}
+
 static void *life(void *argument)
 {
     struct mpl_first *first = argument;
-    struct pollfd poll = {.fd = first->uffd, .events = POLLIN};
     bool stopping = false;
     struct uffd_msg msg;
 
@@ -250,18 +278,11 @@ static void *life(void *argument)
     atomic_store_explicit(&first->turn, 0, memory_order_release);
     syscall(SYS_futex, &first->turn, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
     while (!stopping) {
-        bool any = atomic_load_explicit(&first->children.nr, memory_order_relaxed) > 0;
-        const struct timespec limit = {.tv_sec = first->late ? 0 : IDLE_MS / 1000,
-                                       .tv_nsec = first->late ? RETRY_MS * 1000000 : 0};
-
-        if (syscall(SYS_ppoll, &poll, 1, any || first->late ? &limit : NULL, NULL, 0) == 0) {
-            mpl_children_any(&first->children);
-            if (first->late)
-                wake(first, (uintptr_t)first->space->window.base, first->space->window.size_bytes);
-            first->late = false;
-        }
+        wait_for_faults(first);
+        wake_late(first);
         while (!stopping && mpl_sys_read(first->uffd, &msg, sizeof(msg)) == (long)sizeof(msg)) {
             hear(first, &msg);
+            wake_late(first);
             stopping = first->errand == STOP &&
                        atomic_load_explicit(&first->turn, memory_order_relaxed) == 0;
         }
@@ -297,7 +318,7 @@ static int ask(struct mpl_first *first, enum errand errand, const char *va, uint
 
 static void settle_for_good(struct mpl_first *first, const char *va, uint64_t size_bytes)
 {
-    const struct timespec pause = {.tv_nsec = RETRY_MS * 1000000};
+    const struct timespec pause = {.tv_nsec = RETRY_NS};
 
     while (ask(first, SETTLE, va, size_bytes) != 0)
         syscall(SYS_nanosleep, &pause, NULL); /* no place where a thread is cancelled */
