@@ -22,6 +22,8 @@
 #define ADOPT_TRIES 16u
 #define LOOK_NS 1000000000u
 #define PAGEMAP_FILE (UINT64_C(1) << 61)
+#define PAGEMAP_PRESENT (UINT64_C(1) << 63)
+#define PAGEMAP_MARKED (UINT64_C(3) << 57) /* by a userfaultfd, or as a guard */
 #define PAGEMAP_THERE (UINT64_C(3) << 62) /* present or swapped */
 
 static void nap(void)
@@ -50,9 +52,12 @@ static bool look(const struct mpl_children *children, const struct mpl_child *ch
                    va / children->page_bytes * sizeof(*entries)) > 0;
 }
 
+/* What the child has marked where nothing is, for a userfaultfd of its own or as a guard, looks as
+ * if it were swapped. */
 static bool is_own(uint64_t entry)
 {
-    return (entry & PAGEMAP_THERE) != 0 && (entry & PAGEMAP_FILE) == 0;
+    return (entry & PAGEMAP_THERE) != 0 && (entry & PAGEMAP_FILE) == 0 &&
+           ((entry & PAGEMAP_PRESENT) != 0 || (entry & PAGEMAP_MARKED) == 0);
 }
 
 static unsigned count_foreign(const uint64_t *entries, unsigned nr)
@@ -87,6 +92,7 @@ static int take(const struct mpl_children *children, pid_t pid, uint64_t va, uin
 {
     struct take take = {.children = children, .va = va, .size_bytes = size_bytes};
 
+    mpl_overdue_begin(children->overdue, pid);
     if (take_by(&take, pid)) {
         int tasks = open_of(children, pid, "/task");
 
@@ -94,6 +100,7 @@ static int take(const struct mpl_children *children, pid_t pid, uint64_t va, uin
         if (tasks >= 0)
             mpl_sys_close(tasks);
     }
+    mpl_overdue_end(children->overdue);
     return take.error;
 }
 
@@ -315,6 +322,7 @@ static void drop(struct mpl_children *children, unsigned which)
     mpl_children_unlist(children->host, child->ranges, child->nr_ranges);
     *child = children->child[last];
     atomic_store_explicit(&children->nr, last, memory_order_relaxed);
+    mpl_overdue_watch(children->overdue, last > 0);
 }
 
 bool mpl_children_any(struct mpl_children *children)
@@ -402,6 +410,7 @@ int mpl_children_adopt(struct mpl_children *children, pid_t thread, const uint64
         return -errno;
     children->child[nr] = child;
     atomic_store_explicit(&children->nr, nr + 1, memory_order_relaxed);
+    mpl_overdue_watch(children->overdue, true);
     return 0;
 }
 

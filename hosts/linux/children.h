@@ -16,6 +16,7 @@
 #define MPL_LINUX_CHILDREN_H
 
 #include "fork.h"
+#include "overdue.h"
 
 #include <stdatomic.h>
 #include <sys/types.h>
@@ -44,6 +45,7 @@ struct mpl_children {
     const char *nothing;  /* a page that cannot be read */
     atomic_uint nr;       /* others read it */
     _Atomic uint64_t *nr_settled_pages;
+    struct mpl_overdue *overdue;
     struct mpl_child child[MPL_NR_CHILDREN];
 };
 

@@ -17,8 +17,9 @@
 #include <sys/resource.h>
 #include <time.h>
 
-#define STACK_BYTES ((uint64_t)256 << 10)
+#define STACK_BYTES ((uint64_t)384 << 10)
 #define GUARD_BYTES ((uint64_t)64 << 10)
+#define WATCH_BYTES ((uint64_t)128 << 10) /* of that stack, the other thread's */
 #define RUN_BYTES ((uint64_t)64 << 10) /* settled around a first write: see bench/fork.c */
 #define RETRY_NS 1000000
 #define IDLE_S 1                       /* between two looks whether children have ended */
@@ -57,6 +58,7 @@ struct mpl_first {
     struct mpl_child_range *ranges; /* of the child that is to come */
     uint64_t nr_ranges;
     struct mpl_children children;
+    struct mpl_overdue overdue;
 };
 
 /* --- the thread: pages ------------------------------------------------------------------------ */
@@ -463,20 +465,28 @@ static int start(struct mpl_first *first)
     int error = pthread_attr_init(&attributes);
 
     if (error == 0)
-        error = pthread_attr_setstack(&attributes, first->stack + GUARD_BYTES, STACK_BYTES);
+        error = pthread_attr_setstack(&attributes, first->stack + GUARD_BYTES + WATCH_BYTES,
+                                      STACK_BYTES - WATCH_BYTES);
     atomic_store_explicit(&first->turn, 1, memory_order_release);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     if (error == 0)
+        error = -mpl_overdue_open(&first->overdue, first->stack + GUARD_BYTES, WATCH_BYTES);
+    if (error == 0) {
         error = pthread_create(&first->thread, &attributes, life, first);
+        if (error != 0)
+            mpl_overdue_close(&first->overdue);
+    }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attributes);
     if (error != 0)
         return -error;
     while (atomic_load_explicit(&first->turn, memory_order_acquire) != 0)
         syscall(SYS_futex, &first->turn, FUTEX_WAIT_PRIVATE, 1, NULL, NULL, 0);
-    if (first->result != 0)
+    if (first->result != 0) {
         pthread_join(first->thread, NULL);
+        mpl_overdue_close(&first->overdue);
+    }
     return first->result;
 }
 
@@ -497,7 +507,10 @@ int mpl_first_open(struct memplug_space *space, void (*ended)(int pid), const ch
     first->why = "no thread can be made";
     first->children = (struct mpl_children){.host = host, .page_bytes = space->page_bytes,
                                             .nr_settled_pages = &space->counters.nr_settled_pages,
+                                            .overdue = &first->overdue,
                                             .proc = -1};
+    first->overdue = (struct mpl_overdue){
+        .ended = ended, .nr_ended = &space->counters.nr_children_ended};
     error = map(first) ? enroll_bell(first) : -ENOMEM;
     if (error == 0) {
         error = start(first);
@@ -518,6 +531,7 @@ void mpl_first_close(struct memplug_space *space)
         return;
     ask(first, STOP, NULL, 0);
     pthread_join(first->thread, NULL);
+    mpl_overdue_close(&first->overdue);
     unmap(space->host, first);
     space->fork.first = NULL;
 }

@@ -39,6 +39,7 @@ OF_THREAD bool begun;
 OF_THREAD bool of_child; /* begun, but this process is a forked child */
 OF_THREAD bool failed; /* until it knows */
 static atomic_bool lazy;
+#define LAZY_THREADS 2u /* that memplug_space_fork_lazily() has made */
 /* In a child: the space of its parent. */
 static struct memplug_space *_Atomic inherited;
 
@@ -69,7 +70,7 @@ static unsigned count_threads(void)
 static bool is_alone(void)
 {
     return __libc_single_threaded ||
-           count_threads() == 1 + mpl_pre_serve_threads() + atomic_load(&lazy);
+           count_threads() == 1 + mpl_pre_serve_threads() + (atomic_load(&lazy) ? LAZY_THREADS : 0);
 }
 
 /* --- handlers --------------------------------------------------------------------------------- */
