@@ -278,10 +278,13 @@ static int own(const struct memplug_space *space, const struct mpl_span *span)
 
 int mpl_child_own(struct memplug_space *space, char *va, uint64_t size_bytes)
 {
-    uintptr_t mask = space->page_bytes - 1, skip = (uintptr_t)va & mask;
-    struct mpl_span span = {.va = va - skip};
-    char *end = span.va + ((size_bytes + skip + mask) & ~mask);
+    uintptr_t mask = space->page_bytes - 1;
+    struct mpl_span span = {.va = va - ((uintptr_t)va & mask)};
+    char *end = space->window.base + space->window.size_bytes;
     int result = 0;
+
+    if (size_bytes < (uintptr_t)end - (uintptr_t)va)
+        end = (char *)(((uintptr_t)va + size_bytes + mask) & ~mask);
 
     while (result == 0 && mpl_child_next(space, &span, end))
         if (span.shared)

@@ -226,36 +226,6 @@ static int test_changes(void)
     return 0;
 }
 
-/* Children that make their memory unwritable behind the library's back: they cannot be given it. */
-static int test_ended(void)
-{
-    pid_t pids[3];
-    int ready[2];
-
-    make_objects();
-    CHECK(pipe(ready) == 0);
-    for (unsigned i = 0; i < 3; i++) {
-        pids[i] = fork();
-        if (pids[i] == 0) {
-            CHECK(syscall(SYS_mprotect, ((uintptr_t)objects[1] + PAGE) & ~(uintptr_t)(PAGE - 1),
-                          16 * PAGE, PROT_READ) == 0);
-            CHECK(write(ready[1], "x", 1) == 1);
-            pause();
-        }
-        CHECK(pids[i] > 0 && read(ready[0], &(char){0}, 1) == 1);
-    }
-    memset(objects[1], 2, OBJECT_BYTES);
-    for (unsigned i = 0; i < 3; i++) {
-        int status;
-
-        CHECK(waitpid(pids[i], &status, 0) == pids[i]);
-        CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
-    }
-    while (!moved_enough())
-        check_objects();
-    return 0;
-}
-
 /* --- a library that is opened ----------------------------------------------------------------- */
 
 /* A message that nobody asked for is freed by whoever calls the dynamic linker next. */
@@ -591,7 +561,6 @@ int main(int argc, char **argv)
         {"close", test_close}, {"shared", test_shared},   {"calls", test_calls},
         {"locked", test_locked}, {"direct", test_direct}, {"changes", test_changes},
         {"plugin", test_plugin}, {"daemon", test_daemon},
-        {"ended", test_ended},
     };
 
     for (unsigned i = 0; i < sizeof(tests) / sizeof(tests[0]) && argc == 2; i++)

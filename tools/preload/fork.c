@@ -152,6 +152,8 @@ static void be_child(bool listed)
         end_child();
     mpl_pre_serve_forget(listed);
     atomic_store(&inherited, mpl_preload.space);
+    if (!mpl_pre_child_born())
+        end_child();
     atomic_store_explicit(&registering.word, 0, memory_order_relaxed); /* who held it is not here */
     atomic_store_explicit(&mpl_preload.state, MPL_PRE_NONE, memory_order_release);
     begun = false;

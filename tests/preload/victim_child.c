@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: MIT */
+/* A program whose children share its heap, and do what their parent does not see: as victim.c. */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define OBJECT_BYTES ((size_t)1 << 20)
+#define PAGE 4096u
+
+#define CHECK(condition)                                                                          \
+    do {                                                                                          \
+        if (!(condition)) {                                                                       \
+            fprintf(stderr, "line %d: %s\n", __LINE__, #condition);                               \
+            _exit(1);                                                                             \
+        }                                                                                         \
+    } while (0)
+
+static bool moved_enough(void)
+{
+    const char *path = getenv("MOVER_DONE");
+
+    return !path || access(path, F_OK) == 0;
+}
+
+/* Children that make their memory unwritable behind the library's back: they cannot be given it. */
+static int test_ended(void)
+{
+    unsigned char *memory = NULL;
+    pid_t pids[3];
+    int ready[2];
+
+    CHECK(posix_memalign((void **)&memory, PAGE, OBJECT_BYTES) == 0);
+    memset(memory, 1, OBJECT_BYTES);
+    CHECK(pipe(ready) == 0);
+    for (unsigned i = 0; i < 3; i++) {
+        pids[i] = fork();
+        if (pids[i] == 0) {
+            CHECK(syscall(SYS_mprotect, memory, 16 * PAGE, PROT_READ) == 0);
+            CHECK(write(ready[1], "x", 1) == 1);
+            pause();
+        }
+        CHECK(pids[i] > 0 && read(ready[0], &(char){0}, 1) == 1);
+    }
+    memset(memory, 2, OBJECT_BYTES);
+    for (unsigned i = 0; i < 3; i++) {
+        int status;
+
+        CHECK(waitpid(pids[i], &status, 0) == pids[i]);
+        CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    }
+    while (!moved_enough())
+        for (size_t at = 0; at < OBJECT_BYTES; at++)
+            CHECK(memory[at] == 2);
+    free(memory);
+    return 0;
+}
+
+/* What is read after the call: from a pipe that a child has spliced memory to, and by a disk. */
+static void child_lends(unsigned char *memory, size_t size, int pipe, int ready)
+{
+    struct iovec part = {.iov_base = memory, .iov_len = 8 * PAGE};
+    int fd = open("lent", O_RDWR | O_CREAT | O_DIRECT | O_CLOEXEC, 0600);
+
+    CHECK(vmsplice(pipe, &part, 1, 0) == (ssize_t)part.iov_len);
+    CHECK(write(ready, "x", 1) == 1);
+    if (fd < 0)
+        _exit(77); /* no O_DIRECT here */
+    for (unsigned i = 0; i < 4; i++)
+        CHECK(pwrite(fd, memory, size, 0) == (ssize_t)size);
+    for (size_t at = 0; at < size; at += OBJECT_BYTES) {
+        unsigned char *seen = mmap(NULL, OBJECT_BYTES, PROT_READ, MAP_SHARED, fd, (off_t)at);
+
+        CHECK(seen != MAP_FAILED);
+        for (size_t i = 0; i < OBJECT_BYTES; i++)
+            CHECK(seen[i] == 9);
+        munmap(seen, OBJECT_BYTES);
+    }
+    _exit(0);
+}
+
+static int test_lends(void)
+{
+    const size_t size = 16 * OBJECT_BYTES;
+    unsigned char *memory = NULL, seen[8 * PAGE];
+    unsigned seed = 5;
+
+    CHECK(posix_memalign((void **)&memory, PAGE, size) == 0);
+    for (unsigned round = 0; round < 12 || !moved_enough(); round++) {
+        int pipes[2], ready[2], status;
+        pid_t pid;
+
+        memset(memory, 9, size);
+        CHECK(pipe(pipes) == 0 && pipe(ready) == 0);
+        pid = fork();
+        if (pid == 0)
+            child_lends(memory, size, pipes[1], ready[1]);
+        CHECK(pid > 0 && read(ready[0], seen, 1) == 1);
+        usleep((useconds_t)(rand_r(&seed) % 6000));
+        memset(memory, 0xdd, size);
+        CHECK(read(pipes[0], seen, sizeof(seen)) == (ssize_t)sizeof(seen));
+        for (size_t at = 0; at < sizeof(seen); at++)
+            CHECK(seen[at] == 9);
+        CHECK(waitpid(pid, &status, 0) == pid && WIFEXITED(status));
+        CHECK(WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == 77);
+        for (unsigned i = 0; i < 2; i++)
+            CHECK(close(pipes[i]) == 0 && close(ready[i]) == 0);
+    }
+    free(memory);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc == 2 && strcmp(argv[1], "ended") == 0)
+        return test_ended();
+    if (argc == 2 && strcmp(argv[1], "lends") == 0)
+        return test_lends();
+    return 2;
+}
