@@ -10,6 +10,9 @@
 #include <stdatomic.h>
 #include <stddef.h>
 #include <sys/ioctl.h>
+#include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
 
 #define FEATURE_WP_SHMEM (1u << 12) /* newer than the headers of some distributions */
 
@@ -185,6 +188,145 @@ static void a_child_without_its_first_thread(void **state)
     assert_int_equal(in_child(settle_from_a_cell, NULL), 0);
 }
 
+/* --- what a child becomes --------------------------------------------------------------------- */
+
+struct fate {
+    bool (*become)(void);          /* in the child */
+    bool (*befall)(pid_t pid);     /* in the parent; may be null */
+    void (*release)(void);         /* likewise */
+    bool may_end;                  /* its copy cannot be had */
+};
+
+static bool become_strict(void)
+{
+    return prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT) == 0;
+}
+
+static bool become_bound(void)
+{
+    return prctl(PR_SET_PDEATHSIG, SIGKILL) == 0;
+}
+
+static bool become_small(void)
+{
+    struct rlimit none = {0, 0};
+
+    return setrlimit(RLIMIT_AS, &none) == 0 && setrlimit(RLIMIT_DATA, &none) == 0;
+}
+
+static pid_t tracer;
+
+/* By another process, stopped. */
+static bool befall_tracer(pid_t pid)
+{
+    int ends[2];
+    char word;
+
+    if (pipe2(ends, O_CLOEXEC) != 0)
+        return false;
+    tracer = (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
+    if (tracer == 0) {
+        bool traced = ptrace(PTRACE_SEIZE, pid, NULL, NULL) == 0 &&
+                      ptrace(PTRACE_INTERRUPT, pid, NULL, NULL) == 0 &&
+                      waitpid(pid, NULL, __WALL) == pid;
+
+        word = traced ? 'x' : '?';
+        if (write(ends[1], &word, 1) != 1)
+            _exit(1);
+        for (;;)
+            pause();
+    }
+    return read(ends[0], &word, 1) == 1 && word == 'x' && close(ends[0]) == 0 &&
+           close(ends[1]) == 0;
+}
+
+static void release_tracer(void)
+{
+    kill(tracer, SIGKILL);
+    waitpid(tracer, NULL, 0);
+}
+
+#define GROUP "/sys/fs/cgroup/memory/memplug-test"
+
+static bool put_word(const char *path, const char *word)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    bool done = fd >= 0 && write(fd, word, strlen(word)) == (ssize_t)strlen(word);
+
+    if (fd >= 0)
+        close(fd);
+    return done;
+}
+
+/* All that it may have it has already, and the kernel is not to end it for that. */
+static bool become_poor(void)
+{
+    return put_word(GROUP "/cgroup.procs", "0") && put_word(GROUP "/memory.oom_control", "1") &&
+           put_word(GROUP "/memory.limit_in_bytes", "1048576");
+}
+
+static void play_fate(const struct fate *fate)
+{
+    struct job *job = open_lazy(NULL);
+    struct memplug_space *space = job->machine.space;
+    int ready[2], go[2], status;
+    bool right, ended;
+    char word;
+    pid_t pid;
+
+    assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
+    assert_int_equal(pipe2(go, O_CLOEXEC), 0);
+    assert_int_equal(memplug_space_fork_before(space, false, NULL), 0);
+    pid = fork();
+    if (pid == 0) {
+        right = memplug_space_fork_child(space) == 0 && fate->become() &&
+                write(ready[1], "x", 1) == 1 && read(go[0], &word, 1) == 1 &&
+                words_hold(job->memory, SIZE, SEED);
+        syscall(SYS_exit, right ? 0 : 1);
+    }
+    assert_int_equal(memplug_space_fork_parent(space), 0);
+    assert_int_equal(read(ready[0], &word, 1), 1);
+    assert_true(!fate->befall || fate->befall(pid));
+    write_all(job);
+    if (fate->release)
+        fate->release();
+    assert_int_equal(write(go[1], "x", 1), 1);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    ended = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+    assert_true(fate->may_end ? ended : status == 0);
+    assert_int_equal(stat_of(&job->machine).nr_children_ended, ended);
+    for (unsigned i = 0; i < 2; i++) {
+        close(ready[i]);
+        close(go[i]);
+    }
+    close_job(job);
+}
+
+static void whatever_becomes_of_a_child(void **state)
+{
+    static const struct fate fates[] = {
+        {.become = become_strict},
+        {.become = become_bound},
+        {.become = become_small},
+        {.become = become_bound, .befall = befall_tracer, .release = release_tracer},
+    };
+
+    (void)state;
+    for (unsigned i = 0; i < sizeof(fates) / sizeof(fates[0]); i++)
+        play_fate(&fates[i]);
+}
+
+static void who_may_not_have_its_copy_ends(void **state)
+{
+    const struct fate fate = {.become = become_poor, .may_end = true};
+
+    (void)state;
+    if (mkdir(GROUP, 0700) != 0)
+        SKIP("no control group can be made (of version 1)");
+    play_fate(&fate);
+    assert_int_equal(rmdir(GROUP), 0);
+}
+
 /* --- a userfaultfd of the child's ------------------------------------------------------------- */
 
 /* Nobody answers its faults. Pages that are not there are marked, or a touch is a fault. */
@@ -243,6 +385,8 @@ int main(void)
         cmocka_unit_test(a_child_forks_while_another_thread_calls),
         cmocka_unit_test(without_memory_a_child_cannot_fork),
         cmocka_unit_test(a_child_without_its_first_thread),
+        cmocka_unit_test(whatever_becomes_of_a_child),
+        cmocka_unit_test(who_may_not_have_its_copy_ends),
         cmocka_unit_test(who_keeps_its_parent_waiting_ends),
     };
 

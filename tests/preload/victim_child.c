@@ -2,12 +2,14 @@
 /* A program whose children share its heap, and do what their parent does not see: as victim.c. */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/fsuid.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -119,11 +121,59 @@ static int test_lends(void)
     return 0;
 }
 
+static void drop_trace(void)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2];
+
+    CHECK(syscall(SYS_capget, &header, data) == 0);
+    data[0].effective &= ~(1u << CAP_SYS_PTRACE);
+    data[0].permitted &= ~(1u << CAP_SYS_PTRACE);
+    CHECK(syscall(SYS_capset, &header, data) == 0);
+}
+
+/* A child that its parent may not trace afterwards: for files it is another user. */
+static int test_hides(void)
+{
+    unsigned char *memory = NULL;
+
+    drop_trace();
+    CHECK(posix_memalign((void **)&memory, PAGE, OBJECT_BYTES) == 0);
+    for (unsigned round = 0; round < 2 || !moved_enough(); round++) {
+        int ready[2], go[2], status;
+        pid_t pid;
+
+        memset(memory, 9, OBJECT_BYTES);
+        CHECK(pipe(ready) == 0 && pipe(go) == 0);
+        pid = fork();
+        if (pid == 0) {
+            if (round % 2 == 0)
+                setfsuid(65534);
+            else
+                setfsgid(65534);
+            CHECK(write(ready[1], "x", 1) == 1 && read(go[0], &(char){0}, 1) == 1);
+            for (size_t at = 0; at < OBJECT_BYTES; at++)
+                CHECK(memory[at] == 9);
+            _exit(0);
+        }
+        CHECK(pid > 0 && read(ready[0], &(char){0}, 1) == 1);
+        memset(memory, 0xdd, OBJECT_BYTES);
+        CHECK(write(go[1], "x", 1) == 1);
+        CHECK(waitpid(pid, &status, 0) == pid && status == 0);
+        for (unsigned i = 0; i < 2; i++)
+            CHECK(close(ready[i]) == 0 && close(go[i]) == 0);
+    }
+    free(memory);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 2 && strcmp(argv[1], "ended") == 0)
         return test_ended();
     if (argc == 2 && strcmp(argv[1], "lends") == 0)
         return test_lends();
+    if (argc == 2 && strcmp(argv[1], "hides") == 0)
+        return test_hides();
     return 2;
 }

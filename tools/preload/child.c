@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <sys/fsuid.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -106,6 +107,8 @@ CHANGE(seteuid, (uid_t a), a, 0, 0)
 CHANGE(setegid, (gid_t a), a, 0, 0)
 CHANGE(setreuid, (uid_t a, uid_t b), a, b, 0)
 CHANGE(setregid, (gid_t a, gid_t b), a, b, 0)
+CHANGE(setfsuid, (uid_t a), a, 0, 0)
+CHANGE(setfsgid, (gid_t a), a, 0, 0)
 CHANGE(setresuid, (uid_t a, uid_t b, uid_t c), a, b, c)
 CHANGE(setresgid, (gid_t a, gid_t b, gid_t c), a, b, c)
 
