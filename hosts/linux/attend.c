@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #ifndef CLONE_PIDFD
@@ -92,6 +93,17 @@ int mpl_attend_open(int uffd, uint64_t page_bytes, struct mpl_attend **opened)
     attend->process = (pid_t)syscall(SYS_getpid);
     *opened = attend;
     return 0;
+}
+
+/* Of such a namespace there is no link before it has a process. Without /proc nobody knows. */
+bool mpl_attend_can(void)
+{
+    struct stat ours, childs;
+
+    if (fstatat(AT_FDCWD, "/proc/thread-self/ns/pid", &ours, 0) != 0)
+        return true;
+    return fstatat(AT_FDCWD, "/proc/thread-self/ns/pid_for_children", &childs, 0) == 0 &&
+           ours.st_ino == childs.st_ino;
 }
 
 int mpl_attend_start(int uffd, uint64_t page_bytes, struct mpl_attend **started)

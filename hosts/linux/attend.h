@@ -33,6 +33,9 @@ int mpl_attend_open(int uffd, uint64_t page_bytes, struct mpl_attend **attend);
 struct uffd_msg;
 void mpl_attend_let_through(struct mpl_attend *attend, const struct uffd_msg *msg);
 
+/* False: the next process that this thread makes is the first of a new pid namespace, which would
+ * end with the attendant. */
+bool mpl_attend_can(void);
 /* And a process that attends. -ENOMEM, -EAGAIN, -EPERM: the kernel makes no process. */
 int mpl_attend_start(int uffd, uint64_t page_bytes, struct mpl_attend **attend);
 /* The process, if there is one, has ended: pages can be read, until mpl_attend_end(). */

@@ -8,8 +8,7 @@
  *
  * Nobody else writes to a stand-in. Copies come and go under fences: first the one of moves, raised
  * over the program's mappings; then the stand-ins' own, which they bring along when they are moved
- * into place. Only the forking thread is let through: attend.h. What it has written is carried
- * over.
+ * into place. Only the forking thread is let through: attend.h. What it writes is carried over.
  *
  * All units are locked from the first step to the last, then the area, so that nothing is mapped,
  * unmapped or given back meanwhile.
@@ -434,7 +433,8 @@ static int check(const struct memplug_space *space, bool alone, const char **why
     *why = "no full userfaultfd, by which other threads are held up meanwhile";
     if (!alone && (space->fence_error != 0 || space->fork.uffd < 0))
         return -EPERM;
-    return 0;
+    *why = "the next process is the first of a new pid namespace, and cannot attend the fork";
+    return alone || space->fork.first || mpl_attend_can() ? 0 : -EPERM;
 }
 
 int memplug_space_fork_check(const struct memplug_space *space, bool alone,

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /* A program whose children share its heap, and do what their parent does not see: as victim.c. */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -167,6 +170,36 @@ static int test_hides(void)
     return 0;
 }
 
+static void *sleep_on(void *argument)
+{
+    for (;;)
+        pause();
+    return argument;
+}
+
+/* Its child is the first process of a new pid namespace; or, where other threads would have to be
+ * held up by a process that would be that one, there is none. */
+static int test_space(bool threads)
+{
+    pthread_t thread;
+    int status;
+    pid_t pid;
+
+    CHECK(!threads || pthread_create(&thread, NULL, sleep_on, NULL) == 0);
+    if (unshare(CLONE_NEWPID) != 0)
+        return 77;
+    errno = 0;
+    pid = fork();
+    if (pid == 0)
+        _exit(getpid() == 1 ? 0 : 1);
+    if (threads) {
+        CHECK(pid == -1 && errno == EAGAIN);
+    } else {
+        CHECK(pid > 0 && waitpid(pid, &status, 0) == pid && status == 0);
+    }
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
     if (argc == 2 && strcmp(argv[1], "ended") == 0)
@@ -175,5 +208,9 @@ int main(int argc, char **argv)
         return test_lends();
     if (argc == 2 && strcmp(argv[1], "hides") == 0)
         return test_hides();
+    if (argc == 2 && strcmp(argv[1], "space") == 0)
+        return test_space(false);
+    if (argc == 2 && strcmp(argv[1], "space-threads") == 0)
+        return test_space(true);
     return 2;
 }
