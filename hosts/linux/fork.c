@@ -18,18 +18,11 @@
 
 #include "attend.h"
 #include "attrs.h"
-#include "children.h"
 #include "first_write.h"
-#include "holders.h"
-#include "holes.h"
-#include "live.h"
 #include "sys.h"
 
 #include <errno.h>
-#include <linux/capability.h>
-#include <linux/userfaultfd.h>
 #include <string.h>
-#include <sys/ioctl.h>
 
 #define OPERATION "fork"
 /* In mpl_unit.flags while it is locked for a fork. */
@@ -78,138 +71,6 @@ static void release_all(struct memplug_space *space)
         mpl_lock_leave(&mpl_unit_at(space, unit)->lock);
     }
     mpl_lock_leave(&space->moving);
-}
-
-/* --- what is mapped --------------------------------------------------------------------------- */
-
-static bool continues(const struct mpl_fork_piece *last, const struct mpl_fork_piece *next)
-{
-    return last->va + last->size_bytes == next->va && last->attr == next->attr &&
-           last->fd == next->fd && last->file_offset + last->size_bytes == next->file_offset &&
-           last->frames + last->size_bytes == next->frames && last->kind == next->kind;
-}
-
-/* Room for one more; the table doubles. */
-static int make_room(struct memplug_space *space)
-{
-    struct mpl_fork *fork = &space->fork;
-    uint64_t nr_max = fork->nr_max ? 2 * fork->nr_max : 64;
-    void *memory;
-
-    if (fork->nr < fork->nr_max)
-        return 0;
-    if (mpl_own_map(space->host, nr_max * sizeof(*fork->pieces), &memory) != 0)
-        return -ENOMEM;
-    if (fork->nr > 0)
-        memcpy(memory, fork->pieces, fork->nr * sizeof(*fork->pieces));
-    if (fork->nr_max > 0)
-        mpl_own_unmap(space->host, fork->pieces, fork->nr_max * sizeof(*fork->pieces));
-    fork->pieces = memory;
-    fork->nr_max = nr_max;
-    return 0;
-}
-
-int mpl_fork_add(struct memplug_space *space, const struct mpl_fork_piece *piece)
-{
-    struct mpl_fork *fork = &space->fork;
-
-    if (fork->nr > 0 && continues(&fork->pieces[fork->nr - 1], piece)) {
-        fork->pieces[fork->nr - 1].size_bytes += piece->size_bytes;
-        return 0;
-    }
-    if (make_room(space) != 0)
-        return -ENOMEM;
-    fork->pieces[fork->nr++] = *piece;
-    return 0;
-}
-
-/* What cannot be written by the child could not be given a copy of its own later. */
-static enum mpl_fork_kind kind_of(const struct memplug_space *space,
-                                  const struct mpl_location *location,
-                                  const struct mpl_fork_piece *piece)
-{
-    if (!space->fork.lazy || (piece->attr & PROT_WRITE) == 0 || !mpl_live_is_shmem(location))
-        return MPL_FORK_COPY;
-    if (piece->sparse && piece->size_bytes == MPL_PINS_EXTENT && space->fork.nr_children == 0 &&
-        mpl_holes_all(piece->fd, piece->file_offset, MPL_PINS_PAGES))
-        return MPL_FORK_EMPTY;
-    return MPL_FORK_SHARE;
-}
-
-static int list_unit(struct memplug_space *space, uint64_t unit, const char **why)
-{
-    const struct mpl_unit *record = mpl_unit_at(space, unit);
-    struct mpl_location location;
-    struct mpl_piece piece = {0};
-    int result = mpl_space_locate(space, record->pfn, &location, why);
-
-    while (result == 0 && mpl_piece_next(space, unit, record->flags & MPL_UNIT_HUGE, &piece)) {
-        uint64_t at = piece.first * space->page_bytes;
-        struct mpl_fork_piece mapped = {
-            .va = mpl_unit_va(space, unit) + at,
-            .size_bytes = piece.nr * space->page_bytes,
-            .frames = mpl_frame_va(space, record->pfn) + at,
-            .file_offset = location.file_offset + at,
-            .fd = location.fd,
-            .attr = piece.attr,
-            .sparse = location.kind == MEMPLUG_BACKING_MEMFD,
-        };
-
-        mapped.kind = kind_of(space, &location, &mapped);
-        *why = "no memory for the table of mappings";
-        result = mpl_fork_add(space, &mapped);
-    }
-    return result;
-}
-
-static bool any_shared(const struct memplug_space *space)
-{
-    for (uint64_t unit = mpl_area_next(&space->area, 0); unit < space->area.nr_usable;
-         unit = mpl_area_next(&space->area, unit + 1))
-        if ((mpl_unit_at(space, unit)->flags & MPL_UNIT_SHARED) != 0)
-            return true;
-    return false;
-}
-
-static int list_all(struct memplug_space *space, const char **why)
-{
-    int result = 0;
-
-    space->fork.nr = 0;
-    space->fork.again = any_shared(space);
-    for (uint64_t unit = mpl_area_next(&space->area, 0);
-         unit < space->area.nr_usable && result == 0;
-         unit = mpl_area_next(&space->area, unit + 1))
-        if (mpl_unit_at(space, unit)->pfn != 0)
-            result = list_unit(space, unit, why);
-    return result;
-}
-
-/* The kernel has a piece as several mappings: it becomes two, and each is tried. */
-static int split(struct memplug_space *space, uint64_t i)
-{
-    struct mpl_fork *fork = &space->fork;
-    struct mpl_fork_piece *piece, rest;
-    uint64_t half;
-
-    if (make_room(space) != 0)
-        return -ENOMEM;
-    piece = &fork->pieces[i];
-    half = piece->size_bytes / space->page_bytes / 2 * space->page_bytes;
-    if (half == 0)
-        return -EFAULT;
-    rest = *piece;
-    rest.va += half;
-    rest.frames += half;
-    rest.stand_in += half;
-    rest.away += half;
-    rest.file_offset += half;
-    rest.size_bytes -= half;
-    piece->size_bytes = half;
-    memmove(piece + 2, piece + 1, (fork->nr - i - 1) * sizeof(*piece));
-    piece[1] = rest;
-    fork->nr++;
-    return 0;
 }
 
 /* --- stand-ins -------------------------------------------------------------------------------- */
@@ -313,7 +174,7 @@ static int park_all(struct memplug_space *space)
         if (fork->pieces[i].kind != MPL_FORK_COPY)
             result = mpl_fork_park(space, &fork->pieces[i]);
         if (result == -EFAULT)
-            result = split(space, i);
+            result = mpl_fork_split(space, i);
         else
             i++;
     }
@@ -446,33 +307,6 @@ int memplug_space_fork_check(const struct memplug_space *space, bool alone,
     return mpl_explain(reason, result, OPERATION, result != 0 ? why : NULL, NULL);
 }
 
-int memplug_space_fork_lazily(struct memplug_space *space, void (*ended)(int pid),
-                              struct memplug_reason *reason)
-{
-    struct mpl_fork *fork = &space->fork;
-    const char *why = "no full userfaultfd, by which first writes are seen";
-    int saved = errno;
-    int result = 0;
-
-    if (atomic_exchange(&fork->asked, 1) != 0) {
-        result = fork->first ? 0 : -EALREADY;
-    } else if (space->fence_error != 0 || fork->uffd < 0) {
-        result = -EPERM;
-    } else if (space->fence.insists) {
-        /* Linux 6.1 answers EFAULT where it would pin a page for long that waits for its first
-         * write: io_uring's buffers. */
-        result = -EOPNOTSUPP;
-        why = "before Linux 6.7 buffers that share a page with a child cannot be registered";
-    } else {
-        result = mpl_first_open(space, ended, &why);
-    }
-    if (result == -EALREADY)
-        why = "it was asked for, and does not work, or not yet";
-    fork->copied_why = result != 0 ? why : NULL;
-    errno = saved;
-    return mpl_explain(reason, result, OPERATION, result != 0 ? why : NULL, NULL);
-}
-
 static int attend(struct memplug_space *space)
 {
     struct mpl_fork *fork = &space->fork;
@@ -509,7 +343,7 @@ static int stand_in(struct memplug_space *space, const char **why)
 /* 0, or all is as it was. */
 static int begin(struct memplug_space *space, const char **why)
 {
-    int result = list_all(space, why);
+    int result = mpl_fork_list(space, why);
 
     if (result == 0) {
         *why = "a child of before cannot be given its copy";
@@ -533,30 +367,6 @@ static int begin(struct memplug_space *space, const char **why)
     return result;
 }
 
-static bool traces_all(void)
-{
-    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
-    struct __user_cap_data_struct data[2] = {{0}};
-
-    return syscall(SYS_capget, &header, data) == 0 &&
-           (data[0].effective >> CAP_SYS_PTRACE & 1) != 0;
-}
-
-/* Null, or why this fork copies. */
-static const char *why_copied(struct memplug_space *space)
-{
-    if (!space->fork.first)
-        return "lazy forks were not asked for, or do not work here";
-    if (space->fork.alone)
-        return "nobody else is held up";
-    space->fork.nr_children = mpl_first_children(space);
-    if (space->fork.nr_children == MPL_NR_CHILDREN)
-        return "too many forked children live";
-    if (mpl_holders_registered(space))
-        return "an io_uring has registered buffers, which are written without a fault";
-    return NULL;
-}
-
 int memplug_space_fork_before(struct memplug_space *space, bool alone,
                               struct memplug_reason *reason)
 {
@@ -571,8 +381,8 @@ int memplug_space_fork_before(struct memplug_space *space, bool alone,
     fork->alone = alone;
     fork->serial++;
     fork->parent = (int)syscall(SYS_getpid);
-    fork->traces_all = traces_all();
-    fork->copied_why = why_copied(space);
+    fork->traces_all = mpl_fork_traces_all();
+    fork->copied_why = mpl_fork_why_copied(space);
     fork->lazy = !fork->copied_why;
     result = begin(space, &why);
     if (result != 0 && fork->lazy) {

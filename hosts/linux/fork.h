@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* A space whose process forks: fork.c, the sequence; fork_copy.c and fork_share.c, how a piece is
- * given to the child. */
+/* A space whose process forks: fork.c, the sequence; fork_list.c, what is mapped; fork_copy.c and
+ * fork_share.c, how a piece is given to the child; fork_lazy.c, which of the two. */
 #ifndef MPL_LINUX_FORK_H
 #define MPL_LINUX_FORK_H
 
@@ -55,7 +55,13 @@ struct mpl_fork {
     uint64_t unblocked;      /* signals, of who has that lock */
 };
 
-/* --- fork.c ----------------------------------------------------------------------------------- */
+/* --- fork_list.c ------------------------------------------------------------------------------ */
+
+/* All that is mapped, with all units locked and the area. -errno and why. */
+int mpl_fork_list(struct memplug_space *space, const char **why);
+
+/* The kernel has a piece as several mappings: it becomes two. -ENOMEM; -EFAULT: it is a page. */
+int mpl_fork_split(struct memplug_space *space, uint64_t i);
 
 /* Another piece; neighbours that are alike become one. May move the table. -ENOMEM. */
 int mpl_fork_add(struct memplug_space *space, const struct mpl_fork_piece *piece);
@@ -85,5 +91,13 @@ int mpl_fork_park(const struct memplug_space *space, struct mpl_fork_piece *piec
 /* It comes back, in place of whatever stands there. Does not fail. undo: no child has it, so it is
  * not protected either. */
 void mpl_fork_unpark(struct memplug_space *space, struct mpl_fork_piece *piece, bool undo);
+
+/* --- fork_lazy.c ------------------------------------------------------------------------------ */
+
+/* Null, or why this fork copies. All units are locked. */
+const char *mpl_fork_why_copied(struct memplug_space *space);
+
+/* May this process trace every other? */
+bool mpl_fork_traces_all(void);
 
 #endif
