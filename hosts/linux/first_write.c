@@ -4,6 +4,7 @@
 
 #include "attend.h"
 #include "children.h"
+#include "fork_gate.h"
 #include "sys.h"
 
 #include <errno.h>
@@ -24,17 +25,8 @@
 #define RETRY_NS 1000000
 #define IDLE_S 1                       /* between two looks whether children have ended */
 #define HURRY_NICE (-19)
-#define NR_GATES 512u
-#define GATE_NS 20000000
-#define GATE_TRIES 500u
 
 enum errand { LOOK, SETTLE, SETTLE_UNIT, ATTEND, ADOPT, STOP };
-
-/* Where children of past forks wait: shared with them. */
-struct gate {
-    _Atomic uint32_t word; /* serial * 4 + one of these */
-};
-enum { GATE_CLOSED, GATE_OPEN, GATE_REFUSED };
 
 struct mpl_first {
     struct memplug_space *space;
@@ -42,9 +34,9 @@ struct mpl_first {
     int uffd;
     char *bell;              /* the page that is touched */
     char *stack;             /* behind its guard */
-    struct gate *gates;      /* a page of them */
     struct mpl_lock asking;
     _Atomic uint32_t turn;   /* 1: the thread has something to do */
+    _Atomic uint32_t go;     /* it may read */
     enum errand errand;
     const char *va;
     uint64_t size_bytes;
@@ -53,6 +45,7 @@ struct mpl_first {
     int result;
 
     void (*ended)(int pid);  /* is told who was ended; may be null */
+    pid_t stuck;             /* a child that can neither have its copy nor be ended */
     uint64_t late_ns;        /* somebody's fault could not be dealt with yet; 0: nobody's */
     const char *why;         /* it does not work here */
     struct mpl_child_range *ranges; /* of the child that is to come */
@@ -77,6 +70,16 @@ static int unprotect(const struct mpl_first *first, uint64_t va, uint64_t size_b
     return ioctl(first->uffd, UFFDIO_WRITEPROTECT, &wp) < 0 ? -errno : 0;
 }
 
+/* Once: whoever waits for this child waits for long. */
+static void say_stuck(struct mpl_first *first, unsigned which)
+{
+    pid_t pid = first->children.child[which].pid;
+
+    if (pid != first->stuck && first->ended)
+        first->ended(-pid);
+    first->stuck = pid;
+}
+
 /* All children that live have these for themselves. A child that cannot be given its copy is ended:
  * nobody shares in silence. */
 static int settle(struct mpl_first *first, uint64_t va, uint64_t size_bytes)
@@ -90,8 +93,10 @@ static int settle(struct mpl_first *first, uint64_t va, uint64_t size_bytes)
     while ((error = mpl_children_settle(children, (const char *)va, size_bytes, &which)) != 0) {
         int pid = mpl_children_end(children, which);
 
-        if (pid < 0)
+        if (pid < 0) {
+            say_stuck(first, which);
             return error;
+        }
         mpl_count(&first->space->counters.nr_children_ended, pid != 0);
         if (pid != 0 && first->ended)
             first->ended(pid);
@@ -175,6 +180,8 @@ static int run_errand(struct mpl_first *first)
 
     switch (first->errand) {
     case LOOK:
+        /* Not of the thread that asks: capabilities are a thread's own. */
+        first->space->fork.traces_all = mpl_fork_traces_all();
         mpl_children_any(&first->children);
         return (int)atomic_load_explicit(&first->children.nr, memory_order_relaxed);
     case SETTLE:
@@ -279,6 +286,8 @@ static void *life(void *argument)
     stopping = first->result != 0;
     atomic_store_explicit(&first->turn, 0, memory_order_release);
     syscall(SYS_futex, &first->turn, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+    while (!stopping && atomic_load_explicit(&first->go, memory_order_acquire) == 0)
+        syscall(SYS_futex, &first->go, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0);
     while (!stopping) {
         wait_for_faults(first);
         wake_late(first);
@@ -367,51 +376,21 @@ void mpl_first_attend(struct memplug_space *space, struct mpl_attend *attend)
     ask(space->fork.first, ATTEND, NULL, 0);
 }
 
-static struct gate *gate_of(const struct memplug_space *space)
-{
-    return &space->fork.first->gates[space->fork.serial % NR_GATES];
-}
-
-static uint32_t gate_word(const struct memplug_space *space, uint32_t is)
-{
-    return (uint32_t)space->fork.serial << 2 | is;
-}
-
-int mpl_first_close_gate(struct memplug_space *space)
+int mpl_first_expect(struct memplug_space *space)
 {
     struct mpl_first *first = space->fork.first;
 
-    atomic_store(&gate_of(space)->word, gate_word(space, GATE_CLOSED));
+    mpl_gate_shut(&space->fork);
     return mpl_children_list(space->host, &space->fork, &first->ranges, &first->nr_ranges);
 }
 
 int mpl_first_adopt(struct memplug_space *space)
 {
-    struct gate *gate = gate_of(space);
     int error = ask(space->fork.first, ADOPT, NULL, 0);
 
-    atomic_store(&gate->word, gate_word(space, error == 0 ? GATE_OPEN : GATE_REFUSED));
-    syscall(SYS_futex, &gate->word, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
-    return error == 0 ? 0 : -EAGAIN;
-}
-
-/* Without a parent the frames do not change any more. */
-int mpl_first_wait(struct memplug_space *space)
-{
-    const struct timespec limit = {.tv_nsec = GATE_NS};
-    struct gate *gate = gate_of(space);
-    uint32_t closed = gate_word(space, GATE_CLOSED);
-    unsigned nr_blind = 0; /* looks without seeing the parent: it is in another namespace */
-
-    while (atomic_load(&gate->word) == closed && nr_blind < GATE_TRIES) {
-        long parent = syscall(SYS_getppid);
-
-        nr_blind += parent == 0;
-        if (parent != space->fork.parent && parent != 0)
-            return 0;
-        syscall(SYS_futex, &gate->word, FUTEX_WAIT, closed, &limit, NULL, 0);
-    }
-    return atomic_load(&gate->word) == gate_word(space, GATE_OPEN) ? 0 : -EAGAIN;
+    if (error == 0)
+        mpl_gate_open(&space->fork);
+    return error;
 }
 
 /* --- open and close --------------------------------------------------------------------------- */
@@ -420,10 +399,9 @@ static void unmap(struct memplug_linux *host, struct mpl_first *first)
 {
     if (first->bell != MAP_FAILED)
         mpl_sys_munmap(first->bell, host->page_bytes);
-    if ((void *)first->gates != MAP_FAILED)
-        mpl_sys_munmap(first->gates, host->page_bytes);
     if (first->stack != MAP_FAILED)
         mpl_sys_munmap(first->stack, GUARD_BYTES + STACK_BYTES);
+    mpl_gates_close(&first->space->fork, host);
     mpl_own_unmap(host, first, sizeof(*first));
 }
 
@@ -447,12 +425,9 @@ static bool map(struct mpl_first *first)
     uint64_t page_bytes = first->space->page_bytes;
 
     first->bell = mpl_sys_mmap(NULL, page_bytes, PROT_READ | PROT_WRITE, anonymous, -1, 0);
-    first->gates = mpl_sys_mmap(NULL, page_bytes, PROT_READ | PROT_WRITE,
-                                MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     first->stack = mpl_sys_mmap(NULL, GUARD_BYTES + STACK_BYTES, PROT_READ | PROT_WRITE, anonymous,
                                 -1, 0);
-    return first->bell != MAP_FAILED && (void *)first->gates != MAP_FAILED &&
-           first->stack != MAP_FAILED &&
+    return first->bell != MAP_FAILED && first->stack != MAP_FAILED &&
            mpl_sys_mprotect(first->stack, GUARD_BYTES, PROT_NONE) == 0;
 }
 
@@ -490,6 +465,16 @@ static int start(struct mpl_first *first)
     return first->result;
 }
 
+/* A fork that is under way has its own reader of the userfaultfd; the next one will have this. */
+static void begin(struct mpl_first *first)
+{
+    mpl_lock_enter(&first->space->moving);
+    first->space->fork.first = first;
+    atomic_store_explicit(&first->go, 1, memory_order_release);
+    syscall(SYS_futex, &first->go, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+    mpl_lock_leave(&first->space->moving);
+}
+
 int mpl_first_open(struct memplug_space *space, void (*ended)(int pid), const char **why)
 {
     struct memplug_linux *host = space->host;
@@ -512,6 +497,8 @@ int mpl_first_open(struct memplug_space *space, void (*ended)(int pid), const ch
     first->overdue = (struct mpl_overdue){
         .ended = ended, .nr_ended = &space->counters.nr_children_ended};
     error = map(first) ? enroll_bell(first) : -ENOMEM;
+    if (error == 0)
+        error = mpl_gates_open(&space->fork, host);
     if (error == 0) {
         error = start(first);
         *why = first->why;
@@ -519,7 +506,7 @@ int mpl_first_open(struct memplug_space *space, void (*ended)(int pid), const ch
     if (error != 0)
         unmap(host, first);
     else
-        space->fork.first = first;
+        begin(first);
     return error;
 }
 

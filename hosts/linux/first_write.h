@@ -43,12 +43,9 @@ unsigned mpl_first_children(struct memplug_space *space);
 /* From now on the thread attends this fork, and lets others' faults wait; null: no more. */
 void mpl_first_attend(struct memplug_space *space, struct mpl_attend *attend);
 
-/* Before the fork: a child that comes waits in mpl_first_wait() until its parent has adopted it.
- * -ENOMEM, -EBADF. */
-int mpl_first_close_gate(struct memplug_space *space);
-/* After it: -EAGAIN, a child, if there is one, is sent away. */
+/* Before the fork: where the child will have what it shares; its gate is shut. -ENOMEM, -EBADF. */
+int mpl_first_expect(struct memplug_space *space);
+/* After it: the child, if there is one, is known, and its gate opened. -errno: it is not. */
 int mpl_first_adopt(struct memplug_space *space);
-/* In the child. -EAGAIN: it is not known to its parent, and must end. */
-int mpl_first_wait(struct memplug_space *space);
 
 #endif

@@ -19,6 +19,9 @@
 #include "attend.h"
 #include "attrs.h"
 #include "first_write.h"
+#include "fork_gate.h"
+#include "holders.h"
+#include "holes.h"
 #include "sys.h"
 
 #include <errno.h>
@@ -51,8 +54,10 @@ static void hold_all(struct memplug_space *space)
     for (;;) {
         mpl_lock_enter(&space->area.lock);
         unit = next_unheld(space, mpl_area_next(&space->area, 0));
-        if (unit >= space->area.nr_usable)
+        if (unit >= space->area.nr_usable) {
+            mpl_spare_keep(&space->host->spare);
             return; /* with the area locked */
+        }
         mpl_lock_leave(&space->area.lock);
         mpl_lock_enter(&mpl_unit_at(space, unit)->lock);
         mpl_unit_at(space, unit)->flags |= UNIT_HELD;
@@ -63,6 +68,7 @@ static void release_all(struct memplug_space *space)
 {
     uint64_t nr = space->area.nr_usable;
 
+    mpl_spare_share(&space->host->spare);
     mpl_lock_leave(&space->area.lock);
     for (uint64_t unit = 0; unit < nr; unit++) {
         if (!is_held(space, unit))
@@ -179,6 +185,34 @@ static int park_all(struct memplug_space *space)
             i++;
     }
     return result;
+}
+
+/* A hole that has been written since it was listed is the child's too. Nobody can write now. */
+static int look_at_holes(struct memplug_space *space)
+{
+    struct mpl_fork *fork = &space->fork;
+    int result = 0;
+
+    for (uint64_t i = 0; i < fork->nr && result == 0; i++) {
+        struct mpl_fork_piece *piece = &fork->pieces[i];
+
+        if (piece->kind == MPL_FORK_EMPTY &&
+            !mpl_holes_all(piece->fd, piece->file_offset, piece->size_bytes / MPL_HOLES_PAGE))
+            result = mpl_fork_share(space, piece);
+    }
+    return result;
+}
+
+/* Once everything is away: what has changed since the look before. */
+static int look_again(struct memplug_space *space, const char **why)
+{
+    const char *writer = mpl_holders_registered(space, true);
+
+    if (writer) {
+        *why = writer;
+        return -EBUSY;
+    }
+    return look_at_holes(space);
 }
 
 static int move_in(struct memplug_space *space)
@@ -335,9 +369,11 @@ static int stand_in(struct memplug_space *space, const char **why)
     result = make_all(space);
     if (result == 0)
         result = park_all(space);
+    if (result == 0 && space->fork.lazy)
+        result = look_again(space, why);
     if (result == 0)
         result = move_in(space);
-    return result == 0 && space->fork.lazy ? mpl_first_close_gate(space) : result;
+    return result == 0 && space->fork.lazy ? mpl_first_expect(space) : result;
 }
 
 /* 0, or all is as it was. */
@@ -381,7 +417,6 @@ int memplug_space_fork_before(struct memplug_space *space, bool alone,
     fork->alone = alone;
     fork->serial++;
     fork->parent = (int)syscall(SYS_getpid);
-    fork->traces_all = mpl_fork_traces_all();
     fork->copied_why = mpl_fork_why_copied(space);
     fork->lazy = !fork->copied_why;
     result = begin(space, &why);
@@ -398,10 +433,28 @@ int memplug_space_fork_before(struct memplug_space *space, bool alone,
     return mpl_explain(reason, result, OPERATION, result != 0 ? why : NULL, NULL);
 }
 
+/* Or it makes all its own now, while nothing changes: then it has been a copy after all. */
+static int adopt(struct memplug_space *space)
+{
+    struct mpl_fork *fork = &space->fork;
+    int result;
+
+    if (mpl_first_adopt(space) == 0)
+        return 0;
+    result = mpl_gate_ask(fork);
+    if (result != 0)
+        return result;
+    fork->copies_until = fork->serial + MPL_FORK_COPIES;
+    fork->copied_why = "the child could not be reached by its parent";
+    mpl_count(&space->counters.nr_forks_lazy, -1);
+    mpl_count(&space->counters.nr_forks_copied, 1);
+    return 0;
+}
+
 int memplug_space_fork_parent(struct memplug_space *space)
 {
     int saved = errno;
-    int result = space->fork.lazy ? mpl_first_adopt(space) : 0;
+    int result = space->fork.lazy ? adopt(space) : 0;
 
     put_back(space, false);
     release_all(space);

@@ -6,12 +6,18 @@
 
 #include "lock.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 struct memplug_space;
 struct mpl_attend;
 struct mpl_first;
+struct mpl_gate;
+struct mpl_holders;
+
+/* That copy before another one is lazy, after one whose child could not be adopted. */
+#define MPL_FORK_COPIES 64u
 
 enum mpl_fork_kind {
     MPL_FORK_COPY,  /* its content is copied beforehand */
@@ -47,7 +53,11 @@ struct mpl_fork {
     uint64_t nr, nr_max;
     _Atomic uint32_t asked;  /* memplug_space_fork_lazily() was called */
     struct mpl_first *_Atomic first; /* first_write.h; null: forks copy */
+    struct mpl_holders *holders; /* as it sees them */
+    struct mpl_gate *gates;  /* fork_gate.h; shared with children */
     uint64_t serial;         /* of the fork; a child has that of its own */
+    _Atomic uint64_t copies_until; /* serial: the last child that shared could not be adopted */
+    atomic_uint nr_changing; /* threads that change what this process may do */
     int parent;              /* the process that forks */
     bool traces_all;         /* whatever a child of it becomes */
     const char *_Atomic copied_why; /* why the last one was not lazy; null: it was */
@@ -68,7 +78,7 @@ int mpl_fork_add(struct memplug_space *space, const struct mpl_fork_piece *piece
 
 /* --- fork_copy.c ------------------------------------------------------------------------------ */
 
-/* Readable and writable addresses at the same place of a huge page as va, and nothing of the
+/* Addresses, without access, at the same place of a huge page as va, and nothing of the
  * reservation left over: after a move somebody else may map there. Null: there are none. */
 char *mpl_fork_place(const char *va, uint64_t size_bytes);
 
@@ -87,6 +97,9 @@ int mpl_fork_stand_in(const struct memplug_space *space, struct mpl_fork_piece *
  * write-protected. -EFAULT: it is several mappings for the kernel. On failure it is where it was,
  * or parked: see mpl_fork_unpark(). */
 int mpl_fork_park(const struct memplug_space *space, struct mpl_fork_piece *piece);
+
+/* An EMPTY piece that is away is one to SHARE after all. -errno. */
+int mpl_fork_share(const struct memplug_space *space, struct mpl_fork_piece *piece);
 
 /* It comes back, in place of whatever stands there. Does not fail. undo: no child has it, so it is
  * not protected either. */

@@ -10,7 +10,7 @@
 
 #include "attend.h"
 #include "attrs.h"
-#include "first_write.h"
+#include "fork_gate.h"
 #include "sys.h"
 
 #include <errno.h>
@@ -54,13 +54,14 @@ int memplug_space_fork_child(struct memplug_space *space)
     int saved = errno;
     int result = 0;
 
+    mpl_spare_share(&space->host->spare);
     close_all(space);
     /* A grandchild would be nobody's: memplug_space_child_own() comes first, or it has none. */
     for (uint64_t i = 0; i < fork->nr && fork->lazy; i++)
         if (fork->pieces[i].kind == MPL_FORK_SHARE)
             mpl_sys_madvise(fork->pieces[i].va, fork->pieces[i].size_bytes, MADV_DONTFORK);
     if (fork->lazy)
-        result = mpl_first_wait(space);
+        result = mpl_gate_wait(space);
     fork->first = NULL;
     errno = saved;
     return result;

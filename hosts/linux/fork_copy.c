@@ -18,11 +18,12 @@
 char *mpl_fork_place(const char *va, uint64_t size_bytes)
 {
     uint64_t room_bytes = size_bytes + EXTENT, skip, rest;
-    char *room = mpl_sys_mmap(NULL, room_bytes, PROT_READ | PROT_WRITE,
+    char *room = mpl_sys_mmap(NULL, room_bytes, PROT_NONE,
                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
     if (room == MAP_FAILED)
         return NULL;
+    mpl_sys_munlock(room, room_bytes); /* or, by mlockall(), it is filled once it can be */
     skip = ((uintptr_t)va - (uintptr_t)room) & (EXTENT - 1);
     rest = room_bytes - skip - size_bytes;
     if (rest == 0 || mpl_sys_munmap(room + skip + size_bytes, rest) == 0) {
@@ -117,6 +118,8 @@ int mpl_fork_copy(const struct memplug_space *space, struct mpl_fork_piece *piec
 {
     int result;
 
+    if (mpl_sys_mprotect(piece->stand_in, piece->size_bytes, PROT_READ | PROT_WRITE) != 0)
+        return -ENOMEM;
     piece->full = true;
     mpl_sys_madvise(piece->stand_in, piece->size_bytes, MADV_HUGEPAGE);
     result = copy_some(space, piece, true);

@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <linux/capability.h>
+#include <sys/prctl.h>
 
 #define OPERATION "fork"
 
@@ -49,16 +50,77 @@ bool mpl_fork_traces_all(void)
            (data[0].effective >> CAP_SYS_PTRACE & 1) != 0;
 }
 
+/* A child is as its parent is: undumpable, or of mixed identities, it could not be reached. */
+static bool can_reach_its_like(void)
+{
+    uid_t uid, euid, suid;
+    gid_t gid, egid, sgid;
+
+    return syscall(SYS_prctl, PR_GET_DUMPABLE, 0, 0, 0, 0) == 1 &&
+           syscall(SYS_getresuid, &uid, &euid, &suid) == 0 && uid == euid && uid == suid &&
+           syscall(SYS_getresgid, &gid, &egid, &sgid) == 0 && gid == egid && gid == sgid;
+}
+
 const char *mpl_fork_why_copied(struct memplug_space *space)
 {
-    if (!space->fork.first)
+    struct mpl_fork *fork = &space->fork;
+
+    if (!fork->first)
         return "lazy forks were not asked for, or do not work here";
-    if (space->fork.alone)
+    if (fork->alone)
         return "nobody else is held up";
-    space->fork.nr_children = mpl_first_children(space);
-    if (space->fork.nr_children == MPL_NR_CHILDREN)
+    fork->nr_children = mpl_first_children(space);
+    if (fork->nr_children == MPL_NR_CHILDREN)
         return "too many forked children live";
-    if (mpl_holders_registered(space))
-        return "an io_uring has registered buffers, which are written without a fault";
-    return NULL;
+    if (!fork->traces_all && !can_reach_its_like())
+        return "a child would be out of its parent's reach: not dumpable, or of other identities";
+    if (atomic_load(&fork->nr_changing) != 0)
+        return "another thread changes what this process may do";
+    if (fork->serial < fork->copies_until)
+        return "a child of before could not be reached by its parent";
+    return mpl_holders_registered(space, false);
+}
+
+/* --- who loses the right to trace ------------------------------------------------------------- */
+
+static int settle_all(struct memplug_space *space)
+{
+    uint64_t unit = 0;
+    int result = 0;
+
+    while (result == 0) {
+        mpl_lock_enter(&space->area.lock);
+        unit = mpl_area_next(&space->area, unit);
+        mpl_lock_leave(&space->area.lock);
+        if (unit >= space->area.nr_usable)
+            break;
+        mpl_lock_enter(&mpl_unit_at(space, unit)->lock);
+        result = mpl_first_settle_unit(space, unit);
+        mpl_lock_leave(&mpl_unit_at(space, unit)->lock);
+        unit++;
+    }
+    return result;
+}
+
+int memplug_space_change_begin(struct memplug_space *space)
+{
+    struct mpl_fork *fork = &space->fork;
+    int saved = errno;
+    int result = 0;
+
+    atomic_fetch_add(&fork->nr_changing, 1);
+    if (fork->first) {
+        mpl_lock_enter(&space->moving); /* a fork that has begun has its child, and it is known */
+        if (mpl_first_children(space) > 0)
+            result = settle_all(space);
+        mpl_lock_leave(&space->moving);
+    }
+    errno = saved;
+    return result;
+}
+
+void memplug_space_change_end(struct memplug_space *space)
+{
+    space->fork.copies_until = 0;
+    atomic_fetch_sub(&space->fork.nr_changing, 1);
 }

@@ -13,6 +13,7 @@
 #include "fork.h"
 
 #include "attrs.h"
+#include "first_write.h"
 #include "sys.h"
 
 #include <errno.h>
@@ -42,16 +43,24 @@ int mpl_fork_stand_in(const struct memplug_space *space, struct mpl_fork_piece *
     bool shared = piece->kind == MPL_FORK_SHARE;
     int flags = MAP_PRIVATE | MAP_NORESERVE | MAP_FIXED | (shared ? 0 : MAP_ANONYMOUS);
 
-    if (mpl_sys_mmap(piece->stand_in, piece->size_bytes,
-                     (int)(piece->attr & MPL_ATTR_PROTECTION), flags, shared ? piece->fd : -1,
-                     shared ? piece->file_offset : 0) == MAP_FAILED)
+    int error;
+
+    /* mlockall(MCL_FUTURE) would fill it at once: with copies of what is there now, which is too
+     * early. */
+    if (mpl_sys_mmap(piece->stand_in, piece->size_bytes, PROT_NONE, flags, shared ? piece->fd : -1,
+                     shared ? piece->file_offset : 0) == MAP_FAILED ||
+        mpl_sys_munlock(piece->stand_in, piece->size_bytes) != 0)
         return -errno;
     /* A name that cannot be given, or an advice, is no reason to fail. */
     mpl_attrs_apply(space, piece->stand_in, piece->size_bytes,
                     piece->attr & ~(MPL_ATTR_MAPPED | MPL_ATTR_LOCKED), false);
-    return enroll(space->fork.uffd, piece->stand_in, piece->size_bytes,
-                  UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP |
-                      (shared ? UFFDIO_REGISTER_MODE_MINOR : 0));
+    error = enroll(space->fork.uffd, piece->stand_in, piece->size_bytes,
+                   UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP |
+                       (shared ? UFFDIO_REGISTER_MODE_MINOR : 0));
+    if (error == 0 && mpl_sys_mprotect(piece->stand_in, piece->size_bytes,
+                                       (int)(piece->attr & MPL_ATTR_PROTECTION)) != 0)
+        error = -errno;
+    return error;
 }
 
 /* Away, nobody touches it: so it may be without protection for a moment. */
@@ -70,6 +79,15 @@ static int protect(const struct memplug_space *space, const struct mpl_fork_piec
     if (error == 0 && ioctl(space->fork.uffd, UFFDIO_WRITEPROTECT, &wp) < 0)
         error = -errno;
     return error;
+}
+
+int mpl_fork_share(const struct memplug_space *space, struct mpl_fork_piece *piece)
+{
+    int error;
+
+    piece->kind = MPL_FORK_SHARE;
+    error = mpl_fork_stand_in(space, piece);
+    return error != 0 ? error : protect(space, piece);
 }
 
 int mpl_fork_park(const struct memplug_space *space, struct mpl_fork_piece *piece)
@@ -92,17 +110,30 @@ int mpl_fork_park(const struct memplug_space *space, struct mpl_fork_piece *piec
     return protect(space, piece);
 }
 
+/* Back from a fork that was given up, to children of before. What cannot be protected for them, the
+ * program having closed the userfaultfd, becomes theirs. */
+static void protect_again(struct memplug_space *space, const struct mpl_fork_piece *piece)
+{
+    const struct timespec pause = {.tv_nsec = PAUSE_NS};
+    int error;
+
+    while ((error = protect(space, piece)) == -ENOMEM || error == -EAGAIN)
+        if (!mpl_spare_release(&space->host->spare))
+            syscall(SYS_nanosleep, &pause, NULL);
+    if (error != 0)
+        mpl_first_settle(space, piece->va, piece->size_bytes);
+}
+
 /* One for one, so it needs no mapping that was not there; should others have taken all, spare ones
  * are let go, and at last it waits. */
 void mpl_fork_unpark(struct memplug_space *space, struct mpl_fork_piece *piece, bool undo)
 {
     const struct timespec pause = {.tv_nsec = PAUSE_NS};
 
-    if (undo && !space->fork.again)
+    if (undo && space->fork.again)
+        protect_again(space, piece);
+    else if (undo)
         dismiss(space->fork.uffd, piece->away, piece->size_bytes);
-    while (undo && space->fork.again && protect(space, piece) != 0)
-        if (!mpl_spare_release(&space->host->spare))
-            syscall(SYS_nanosleep, &pause, NULL);
     while (syscall(SYS_mremap, piece->away, piece->size_bytes, piece->size_bytes,
                    MREMAP_MAYMOVE | MREMAP_FIXED, piece->va) == -1)
         if (!mpl_spare_release(&space->host->spare))

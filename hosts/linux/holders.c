@@ -139,6 +139,12 @@ static void read_target(int fd, char target[TARGET_BYTES])
     target[length > 0 ? length : 0] = 0;
 }
 
+static bool is_device(const char *target)
+{
+    return starts(target, "/dev/vfio/") || starts(target, "/dev/infiniband/") ||
+           starts(target, "/dev/iommu");
+}
+
 static bool look_at_fd(void *context, int fd)
 {
     struct look *look = context;
@@ -151,8 +157,7 @@ static bool look_at_fd(void *context, int fd)
         note_candidate(look, MEMPLUG_HOLDER_PIPE, fd);
     else if (starts(target, "socket:") && is_zerocopy(fd))
         note_candidate(look, MEMPLUG_HOLDER_SOCKET, fd);
-    else if (starts(target, "/dev/vfio/") || starts(target, "/dev/infiniband/") ||
-             starts(target, "/dev/iommu"))
+    else if (is_device(target))
         note_candidate(look, MEMPLUG_HOLDER_DEVICE, fd);
     else if (!starts(target, "pipe:") && is_direct(fd))
         note_candidate(look, MEMPLUG_HOLDER_DIRECT, fd);
@@ -266,14 +271,16 @@ void mpl_holders_look(struct memplug_space *space)
 }
 
 /* A ring that has told what it has; and a mapping of one whose descriptor is closed. */
-static bool find_ring(void *context, int fd)
+static bool find_registrar(void *context, int fd)
 {
     struct look *look = context;
     char target[TARGET_BYTES];
 
     read_target(fd, target);
+    if (is_device(target))
+        note_candidate(look, MEMPLUG_HOLDER_DEVICE, fd);
     if (!starts(target, "anon_inode:[io_uring]"))
-        return true;
+        return look->holders->nr_of[MEMPLUG_HOLDER_DEVICE] == 0;
     look_at_ring(look, fd);
     return look->told && look->holders->nr_told == 0;
 }
@@ -286,23 +293,20 @@ static bool is_no_ring(void *context, const char *line)
            !strstr(line, "anon_inode:[io_uring]");
 }
 
-bool mpl_holders_registered(struct memplug_space *space)
+const char *mpl_holders_registered(struct memplug_space *space, bool again)
 {
-    struct mpl_holders *holders = space->holders;
+    struct mpl_holders *holders = space->fork.holders;
     struct look look = {
         .space = space, .holders = holders, .deadline_ns = mpl_now_ns() + MPL_HOLDERS_NS};
-    bool none;
 
-    mpl_lock_enter(&holders->lock);
-    holders->cut = false;
     holders->nr_told = 0;
-    holders->asked_nr = 0;
     memset(holders->nr_of, 0, sizeof(holders->nr_of));
-    none = mpl_proc_each("/proc/thread-self/fd", look.deadline_ns, find_ring, &look) &&
-           mpl_proc_lines("/proc/thread-self/maps", look.deadline_ns, is_no_ring, &look);
-    holders->cut = true; /* it was no look at all of them */
-    mpl_lock_leave(&holders->lock);
-    return !none;
+    if (mpl_proc_each("/proc/thread-self/fd", look.deadline_ns, find_registrar, &look) &&
+        (again || mpl_proc_lines("/proc/thread-self/maps", look.deadline_ns, is_no_ring, &look)))
+        return NULL;
+    return holders->nr_of[MEMPLUG_HOLDER_DEVICE] != 0
+               ? "a device (VFIO, RDMA) may write to memory without a fault"
+               : "an io_uring has registered buffers, which are written without a fault";
 }
 
 /* Has a unit of this row of addresses its frame among those? */

@@ -32,8 +32,11 @@ struct mpl_holders {
 /* Look anew. Takes the lock; under no fence. */
 void mpl_holders_look(struct memplug_space *space);
 
-/* May an io_uring have registered buffers in the space? True also where it is not told. */
-bool mpl_holders_registered(struct memplug_space *space);
+/* Null, or who may have registered memory of the space for writes without a fault: an io_uring, a
+ * device. Also where it is not told. again: a moment ago there was nobody, so only descriptors are
+ * looked at. For who forks: into a record of its own, and without a lock, which somebody may hold
+ * who sleeps at a stand-in. */
+const char *mpl_holders_registered(struct memplug_space *space, bool again);
 
 /* The next one that is told and has a page in these frames, from *at on; null: no more. With the
  * lock. futex: such as wait there, instead of such as hold it. */

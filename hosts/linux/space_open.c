@@ -185,7 +185,7 @@ static void close_all(struct memplug_space *space)
     if (space->live)
         mpl_own_unmap(host, space->live, sizeof(*space->live));
     if (space->holders)
-        mpl_own_unmap(host, space->holders, sizeof(*space->holders));
+        mpl_own_unmap(host, space->holders, 2 * sizeof(*space->holders));
     mpl_own_unmap(host, space, sizeof(*space));
 }
 
@@ -201,8 +201,9 @@ static int open_all(struct memplug_space *space, const struct memplug_space_conf
     result = mpl_own_map(space->host, sizeof(*space->live), &live);
     space->live = live;
     if (result == 0)
-        result = mpl_own_map(space->host, sizeof(*space->holders), &holders);
+        result = mpl_own_map(space->host, 2 * sizeof(*space->holders), &holders);
     space->holders = holders;
+    space->fork.holders = space->holders ? space->holders + 1 : NULL;
     if (result != 0)
         return result;
     *why = "no such window fits into the address space or RLIMIT_AS";

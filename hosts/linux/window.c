@@ -5,6 +5,7 @@
 #include "sys.h"
 
 #include <errno.h>
+#include <pthread.h>
 
 #define RESERVED (MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
 /* Pages whose protection becomes equal in one release. Even: the last one left is readable. */
@@ -38,11 +39,41 @@ void mpl_spare_close(struct mpl_spare *spare)
     spare->nr_vmas = 0;
 }
 
+void mpl_spare_keep(struct mpl_spare *spare)
+{
+    mpl_lock_enter(&spare->lock);
+    atomic_store_explicit(&spare->keeper, (uintptr_t)pthread_self(), memory_order_relaxed);
+}
+
+void mpl_spare_share(struct mpl_spare *spare)
+{
+    atomic_store_explicit(&spare->keeper, 0, memory_order_relaxed);
+    mpl_lock_leave(&spare->lock);
+}
+
+static bool is_mine(struct mpl_spare *spare)
+{
+    return atomic_load_explicit(&spare->keeper, memory_order_relaxed) ==
+           (uintptr_t)pthread_self();
+}
+
+static void enter(struct mpl_spare *spare)
+{
+    if (!is_mine(spare))
+        mpl_lock_enter(&spare->lock);
+}
+
+static void leave(struct mpl_spare *spare)
+{
+    if (!is_mine(spare))
+        mpl_lock_leave(&spare->lock);
+}
+
 bool mpl_spare_release(struct mpl_spare *spare)
 {
     bool released = false;
 
-    mpl_lock_enter(&spare->lock);
+    enter(spare);
     uint32_t nr_vmas = atomic_load_explicit(&spare->nr_vmas, memory_order_relaxed);
     if (nr_vmas > 0) {
         uint32_t keep = nr_vmas > RELEASE_STEP ? (nr_vmas - RELEASE_STEP) & ~1u : 0;
@@ -53,7 +84,7 @@ bool mpl_spare_release(struct mpl_spare *spare)
         atomic_store_explicit(&spare->nr_vmas, keep, memory_order_relaxed);
         released = true;
     }
-    mpl_lock_leave(&spare->lock);
+    leave(spare);
     return released;
 }
 
@@ -62,7 +93,7 @@ bool mpl_spare_fill(struct mpl_spare *spare)
     if (atomic_load_explicit(&spare->nr_vmas, memory_order_relaxed) == MPL_NR_SPARE_VMAS) {
         return true;
     }
-    mpl_lock_enter(&spare->lock);
+    enter(spare);
     uint32_t nr_vmas = atomic_load_explicit(&spare->nr_vmas, memory_order_relaxed);
     while (nr_vmas < MPL_NR_SPARE_VMAS) {
         char *odd = spare->base + (nr_vmas + 1) * spare->page_bytes;
@@ -73,7 +104,7 @@ bool mpl_spare_fill(struct mpl_spare *spare)
         nr_vmas += 2;
     }
     atomic_store_explicit(&spare->nr_vmas, nr_vmas, memory_order_relaxed);
-    mpl_lock_leave(&spare->lock);
+    leave(spare);
     return nr_vmas >= MPL_NR_SPARE_VMAS_MIN;
 }
 

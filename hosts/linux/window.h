@@ -16,6 +16,7 @@
 
 struct mpl_spare {
     struct mpl_lock lock;
+    _Atomic uintptr_t keeper;  /* the thread that keeps it: mpl_spare_keep(); 0: none */
     char *base;                /* MPL_NR_SPARE_VMAS pages of alternating protection */
     uint64_t page_bytes;
     _Atomic uint32_t nr_vmas;  /* how many VMAs they are just now */
@@ -37,6 +38,11 @@ bool mpl_spare_release(struct mpl_spare *spare);
 
 /* Take VMAs again, as far as the kernel lets us; false if fewer than MPL_NR_SPARE_VMAS_MIN. */
 bool mpl_spare_fill(struct mpl_spare *spare);
+
+/* Have it to oneself, for several calls: while others may be stopped at any place, and must not be
+ * with the lock. For who has all other locks of a space. */
+void mpl_spare_keep(struct mpl_spare *spare);
+void mpl_spare_share(struct mpl_spare *spare);
 
 /* munmap that does not fail: should the kernel refuse to the end, the memory is given back and
  * the addresses are lost. */

@@ -132,8 +132,9 @@ bool memplug_space_has(const struct memplug_space *space, const void *address);
  * -EBUSY the thread's stack is in them; -EPERM not alone, and no full userfaultfd, or mappings of
  * files by which nobody can be held up; -ENOMEM there is
  * no room for stand-ins; -EAGAIN. check: the first two of these, and nothing is done.
- * parent: after a 0, whether or not there is a child. -EAGAIN, of lazy forks only: a child, if
- * there is one, gets it too, and must end; all else is done.
+ * parent: after a 0, whether or not there is a child. -EAGAIN, of lazy forks only: there is no
+ * child, or one that is out of reach and has no memory for copies: it gets this too, and must end;
+ * all else is done.
  * child: what it has is its own; descriptors of the host and the space are closed. Nothing of the
  * pool, host and space may be used afterwards but memplug_space_has() and memplug_space_child_*().
  */
@@ -152,9 +153,13 @@ int memplug_space_fork_child(struct memplug_space *space);
  * undumpable or another user, and its parent may not trace such) nor may share in silence is ended,
  * by SIGKILL: memplug_space_stat.nr_children_ended, and ended() is told, in the library's thread,
  * where it must not allocate; may be null. If even that is not permitted, who writes waits until
- * the child has ended. I/O that is in flight during a fork and writes into the
- * memory may show in the child, as with a private mapping; while an io_uring has registered
- * buffers forks copy.
+ * the child has ended, and ended() is told less than 0, once: -pid. I/O that is in flight during a
+ * fork and writes into the memory may show in the child, as with a private mapping.
+ *
+ * Forks still copy while an io_uring has registered buffers or a device of VFIO or RDMA is open,
+ * and where the child would be out of reach (a process that is not dumpable, or of mixed
+ * identities, without CAP_SYS_PTRACE). A child that is out of reach all the same makes all its own
+ * before it runs, and its parent waits; some forks copy then.
  *
  * Tries it once on a child made for that. Makes a thread: not beneath malloc. -EPERM no full
  * userfaultfd, or children cannot be reached; -ENOSYS, -EOPNOTSUPP, -ENOMEM, -EAGAIN; -EALREADY it
@@ -162,6 +167,15 @@ int memplug_space_fork_child(struct memplug_space *space);
  */
 int memplug_space_fork_lazily(struct memplug_space *space, void (*ended)(int pid),
                               struct memplug_reason *reason);
+
+/*
+ * Before and after a call by which this process may lose the right to trace its children (setuid()
+ * and its kind, of all threads): what living children share becomes theirs before it, and forks in
+ * between copy. -EBUSY: a child can neither be given its copy nor be ended; see above. An end
+ * follows every begin.
+ */
+int memplug_space_change_begin(struct memplug_space *space);
+void memplug_space_change_end(struct memplug_space *space);
 
 /*
  * In a child, in place of system calls on addresses of the space: what it may share with its parent

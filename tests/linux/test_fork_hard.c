@@ -172,40 +172,6 @@ static void a_stack_that_is_shared(void **state)
     close_job(job);
 }
 
-/* Its parent cannot reach it: it has run nothing, and the fork has failed. */
-static int not_adopted(void *argument)
-{
-    struct job *job = open_lazy(NULL);
-    struct memplug_space *space = job->machine.space;
-    struct rlimit before, none;
-    int status;
-    pid_t pid;
-
-    (void)argument;
-    CHECK(getrlimit(RLIMIT_NOFILE, &before) == 0);
-    none = (struct rlimit){.rlim_cur = 0, .rlim_max = before.rlim_max};
-    CHECK(memplug_space_fork_before(space, false, NULL) == 0);
-    CHECK(setrlimit(RLIMIT_NOFILE, &none) == 0);
-    pid = fork();
-    if (pid == 0)
-        _exit(memplug_space_fork_child(space) == -EAGAIN ? 3 : 4);
-    CHECK(memplug_space_fork_parent(space) == -EAGAIN);
-    CHECK(setrlimit(RLIMIT_NOFILE, &before) == 0);
-    CHECK(waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 3);
-    write_all(job);
-    struct kid kid = fork_kid(job, 9); /* the next one works */
-    discard(job);
-    CHECK(ask(&kid, IS_AS_FORKED) == 0 && end_kid(&kid) == 0);
-    close_job(job);
-    return 0;
-}
-
-static void who_is_not_adopted_does_not_run(void **state)
-{
-    (void)state;
-    assert_int_equal(in_child(not_adopted, NULL), 0);
-}
-
 /* --- no room ---------------------------------------------------------------------------------- */
 
 /* What the kernel says of the window's mappings: their places, files and flags. */
@@ -378,7 +344,6 @@ int main(void)
         cmocka_unit_test(who_cannot_be_settled_ends),
         cmocka_unit_test(who_hides_owns_first_or_ends),
         cmocka_unit_test(a_stack_that_is_shared),
-        cmocka_unit_test(who_is_not_adopted_does_not_run),
         cmocka_unit_test(without_mappings_nothing_changes),
         cmocka_unit_test(a_mapping_in_parts),
         cmocka_unit_test(a_program_that_locks_its_memory),

@@ -69,7 +69,7 @@ bool mpl_pre_child_remaps(void *old, size_t old_bytes, size_t new_bytes, int fla
     return true;
 }
 
-/* --- what its parent may not trace ------------------------------------------------------------ */
+/* --- what its parent may not trace, and a parent that may not any more ------------------------ */
 
 static void hide(void)
 {
@@ -81,16 +81,25 @@ static void hide(void)
 
 typedef int change_t(unsigned a, unsigned b, unsigned c);
 
-/* The C library's own, since it changes all threads; arguments that it has not do no harm. */
+/* The C library's own, since it changes all threads; arguments that it has not do no harm. A parent
+ * gives its children their copies while it can. (capset(2) is of one thread, and not of the
+ * library's; and who becomes undumpable can trace whom he could.) */
 static int change(const char *name, _Atomic(void *) *known, unsigned a, unsigned b, unsigned c)
 {
     union {
         void *found;
         change_t *call;
     } real = {.found = mpl_pre_next(known, name)};
+    struct memplug_space *space = mpl_pre_space_if_open();
+    int result;
 
     hide();
-    return real.call(a, b, c);
+    if (space)
+        memplug_space_change_begin(space);
+    result = real.call(a, b, c);
+    if (space)
+        memplug_space_change_end(space);
+    return result;
 }
 
 #define CHANGE(name, arguments, ...)                     \

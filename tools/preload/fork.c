@@ -212,19 +212,24 @@ struct memplug_space *mpl_pre_child(void)
     return atomic_load_explicit(&inherited, memory_order_acquire);
 }
 
-/* In the library's thread. */
+/* In the library's thread. Less than 0: it could not be ended either. */
 static void say_ended(int pid)
 {
     struct mpl_line line = {.length = 0};
 
     mpl_line_add(&line, "the forked child ");
-    mpl_line_add_number(&line, (uint64_t)pid);
-    mpl_line_add(&line, " was ended: it shared memory that its parent was about to change, and"
-                        " could not be given a copy (it may not be traced, or not write it)");
+    mpl_line_add_number(&line, (uint64_t)(pid < 0 ? -pid : pid));
+    mpl_line_add(&line, pid < 0 ? " shares memory that its parent is about to change, and can"
+                                  " neither be given a copy nor be ended: this program waits until"
+                                  " it ends"
+                                : " was ended: it shared memory that its parent was about to"
+                                  " change, and could not be given a copy (it may not be traced, or"
+                                  " not write it)");
     mpl_say(&line);
 }
 
-/* At the first fork: it takes a thread, which cannot be made in a handler. Where it does not work
+/* At the first fork: it takes a thread, which cannot be made in a handler, nor where _Fork() may be
+ * called. Where it does not work
  * forks copy; memplug/host/latency has their number, and memplug doctor says why. */
 static void be_lazy(struct memplug_space *space)
 {
@@ -238,8 +243,6 @@ static bool can_fork(void)
     struct memplug_space *space = mpl_pre_space_if_open();
     struct memplug_reason reason = MPL_NO_REASON;
 
-    if (space && mpl_preload.lazy)
-        be_lazy(space);
     if (!space || memplug_space_fork_check(space, false, &reason) == 0)
         return true;
     if (reason.error == -EPERM && is_alone())
@@ -288,7 +291,11 @@ pid_t mpl_pre_fork_end(pid_t pid)
 
 MPL_PRE_EXPORT pid_t fork(void)
 {
+    struct memplug_space *space = mpl_pre_space_if_open();
+
     mpl_pre_fork_open();
+    if (space && mpl_preload.lazy)
+        be_lazy(space);
     return can_fork() ? undo_child(real_fork()) : -1;
 }
 
