@@ -25,8 +25,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define PAGE 4096u
-
 unsigned char *objects[NR_OBJECTS];
 
 bool moved_enough(void)
@@ -561,6 +559,7 @@ int main(int argc, char **argv)
         {"close", test_close}, {"shared", test_shared},   {"calls", test_calls},
         {"locked", test_locked}, {"direct", test_direct}, {"changes", test_changes},
         {"plugin", test_plugin}, {"daemon", test_daemon},
+        {"drops", test_drops}, {"storm", test_storm},
     };
 
     for (unsigned i = 0; i < sizeof(tests) / sizeof(tests[0]) && argc == 2; i++)

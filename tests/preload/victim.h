@@ -10,6 +10,7 @@
 
 #define NR_OBJECTS 24u
 #define OBJECT_BYTES ((size_t)1 << 20)
+#define PAGE 4096u
 
 #define CHECK(condition)                                                                          \
     do {                                                                                          \
@@ -27,6 +28,11 @@ bool moved_enough(void);
 void make_objects(void);
 void check_objects(void);
 
+
+/* --- victim_clone.c, victim_storm.c ----------------------------------------------------------- */
+
 int test_clone(void);
+int test_drops(void);
+int test_storm(void);
 
 #endif
