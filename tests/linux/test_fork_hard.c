@@ -3,6 +3,8 @@
 #define _GNU_SOURCE
 #include "fork_test.h"
 
+#include "space.h"
+
 #include <liburing.h>
 #include <linux/capability.h>
 #include <pthread.h>
@@ -170,6 +172,75 @@ static void a_stack_that_is_shared(void **state)
     pthread_attr_destroy(&attr);
     assert_true(stat_of(&job->machine).nr_first_writes > 0);
     close_job(job);
+}
+
+static void *use_spares(void *argument)
+{
+    struct job *job = argument;
+
+    while (!atomic_load(&stop)) {
+        mpl_spare_release(&job->machine.host->spare);
+        mpl_spare_fill(&job->machine.host->spare);
+    }
+    return NULL;
+}
+
+/* Put to sleep on its stack, it must not have what who forks waits for. */
+static int stack_with_lock(void *argument)
+{
+    struct job *job = open_lazy(NULL);
+    struct memplug_space *space = job->machine.space;
+    pthread_attr_t attr;
+    pthread_t thread;
+
+    (void)argument;
+    alarm(30);
+    atomic_store(&stop, false);
+    CHECK(pthread_attr_init(&attr) == 0);
+    CHECK(pthread_attr_setstack(&attr, job->memory, MIB) == 0);
+    CHECK(pthread_create(&thread, &attr, use_spares, job) == 0);
+    for (unsigned i = 0; i < 8; i++) {
+        CHECK(memplug_space_fork_before(space, false, NULL) == 0);
+        mpl_spare_release(&space->host->spare); /* as it does at the limit of mappings */
+        CHECK(memplug_space_fork_parent(space) == -EAGAIN);
+    }
+    atomic_store(&stop, true);
+    pthread_join(thread, NULL);
+    pthread_attr_destroy(&attr);
+    close_job(job);
+    return 0;
+}
+
+static void a_stack_whose_thread_has_a_lock(void **state)
+{
+    (void)state;
+    assert_int_equal(in_child(stack_with_lock, NULL), 0);
+}
+
+/* The way back of a fork that was given up, beside a child of before, when the program has closed
+ * the userfaultfd. */
+static int closed_behind(void *argument)
+{
+    struct job *job = open_lazy(NULL);
+    struct memplug_space *space = job->machine.space;
+    struct kid kid = fork_kid(job, SEED);
+
+    (void)argument;
+    alarm(20);
+    CHECK(memplug_space_fork_before(space, false, NULL) == 0);
+    CHECK(syscall(SYS_close, space->fork.uffd) == 0);
+    for (uint64_t i = space->fork.nr; i > 0; i--)
+        mpl_fork_unpark(space, &space->fork.pieces[i - 1], true);
+    CHECK(memplug_space_fork_parent(space) == -EAGAIN); /* there was no fork */
+    write_all(job);
+    CHECK(ask(&kid, IS_AS_FORKED) == 0 && end_kid(&kid) == 0);
+    return 0;
+}
+
+static void without_userfaultfd_children_are_settled(void **state)
+{
+    (void)state;
+    assert_int_equal(in_child(closed_behind, NULL), 0);
 }
 
 /* --- no room ---------------------------------------------------------------------------------- */
@@ -344,6 +415,8 @@ int main(void)
         cmocka_unit_test(who_cannot_be_settled_ends),
         cmocka_unit_test(who_hides_owns_first_or_ends),
         cmocka_unit_test(a_stack_that_is_shared),
+        cmocka_unit_test(a_stack_whose_thread_has_a_lock),
+        cmocka_unit_test(without_userfaultfd_children_are_settled),
         cmocka_unit_test(without_mappings_nothing_changes),
         cmocka_unit_test(a_mapping_in_parts),
         cmocka_unit_test(a_program_that_locks_its_memory),

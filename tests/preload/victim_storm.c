@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include "victim.h"
 
+#include <dirent.h>
 #include <linux/capability.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -41,6 +42,33 @@ static pid_t fork_looking(int ends[2])
     return pid;
 }
 
+static unsigned count_threads(void)
+{
+    DIR *tasks = opendir("/proc/self/task");
+    unsigned nr = 0;
+
+    CHECK(tasks);
+    while (readdir(tasks))
+        nr++;
+    closedir(tasks);
+    return nr;
+}
+
+/* May be called where no thread can be made. */
+static void fork_raw(void)
+{
+    unsigned before = count_threads();
+    pid_t pid = _Fork();
+    int status;
+
+    if (pid == 0) {
+        check_objects();
+        _exit(0);
+    }
+    CHECK(pid > 0 && waitpid(pid, &status, 0) == pid && status == 0);
+    CHECK(count_threads() == before);
+}
+
 /* Whose child stays what it was, and out of its reach. */
 int test_drops(void)
 {
@@ -50,6 +78,7 @@ int test_drops(void)
     make_objects();
     while (!moved_enough())
         check_objects();
+    fork_raw();
     if (getuid() != 0)
         return 0;
     for (unsigned i = 0; i < 2; i++) {
