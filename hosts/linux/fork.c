@@ -414,9 +414,9 @@ int memplug_space_fork_before(struct memplug_space *space, bool alone,
     if (result != 0)
         return mpl_explain(reason, result, OPERATION, why, NULL);
     hold_all(space);
+    fork->saved_errno = saved;
     fork->alone = alone;
     fork->serial++;
-    fork->parent = (int)syscall(SYS_getpid);
     fork->copied_why = mpl_fork_why_copied(space);
     fork->lazy = !fork->copied_why;
     result = begin(space, &why);
@@ -434,13 +434,15 @@ int memplug_space_fork_before(struct memplug_space *space, bool alone,
 }
 
 /* Or it makes all its own now, while nothing changes: then it has been a copy after all. */
-static int adopt(struct memplug_space *space)
+static int adopt(struct memplug_space *space, bool born)
 {
     struct mpl_fork *fork = &space->fork;
     int result;
 
     if (mpl_first_adopt(space) == 0)
         return 0;
+    if (!born)
+        return -EAGAIN;
     result = mpl_gate_ask(fork);
     if (result != 0)
         return result;
@@ -454,7 +456,8 @@ static int adopt(struct memplug_space *space)
 int memplug_space_fork_parent(struct memplug_space *space)
 {
     int saved = errno;
-    int result = space->fork.lazy ? adopt(space) : 0;
+    /* Where errno has changed fork() has failed, and nobody needs to be waited for. */
+    int result = space->fork.lazy ? adopt(space, saved == space->fork.saved_errno) : 0;
 
     put_back(space, false);
     release_all(space);

@@ -58,7 +58,8 @@ struct mpl_fork {
     uint64_t serial;         /* of the fork; a child has that of its own */
     _Atomic uint64_t copies_until; /* serial: the last child that shared could not be adopted */
     atomic_uint nr_changing; /* threads that change what this process may do */
-    int parent;              /* the process that forks */
+    int parent;              /* the process that forks, from the beginning */
+    int saved_errno;         /* as it was before */
     bool traces_all;         /* whatever a child of it becomes */
     const char *_Atomic copied_why; /* why the last one was not lazy; null: it was */
     struct mpl_lock changing; /* in a child: its pieces, which are in no order there */

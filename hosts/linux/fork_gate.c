@@ -10,9 +10,9 @@
 
 #define NR_GATES 8192u /* so that none is in use again before its child has looked */
 #define SLICE_NS 20000000
-#define CHILD_SLICES 25u   /* that it waits before it helps itself */
-#define ARRIVAL_SLICES 25u /* that its parent waits to see it, */
-#define STEP_SLICES 250u   /* and for each step of its */
+#define CHILD_SLICES 100u   /* that it waits before it helps itself */
+#define ARRIVAL_SLICES 100u /* that its parent waits to see it, */
+#define STEP_SLICES 250u    /* and for each step of its */
 
 struct mpl_gate {
     _Atomic uint32_t word;     /* the fork's serial * 8 + one of these */

@@ -102,12 +102,20 @@ static int settle_all(struct memplug_space *space)
     return result;
 }
 
+/* Or is it a child by vfork(), which changes itself alone? */
+static bool is_ours(const struct memplug_space *space)
+{
+    return syscall(SYS_getpid) == space->fork.parent;
+}
+
 int memplug_space_change_begin(struct memplug_space *space)
 {
     struct mpl_fork *fork = &space->fork;
     int saved = errno;
     int result = 0;
 
+    if (!is_ours(space))
+        return 0;
     atomic_fetch_add(&fork->nr_changing, 1);
     if (fork->first) {
         mpl_lock_enter(&space->moving); /* a fork that has begun has its child, and it is known */
@@ -121,6 +129,8 @@ int memplug_space_change_begin(struct memplug_space *space)
 
 void memplug_space_change_end(struct memplug_space *space)
 {
+    if (!is_ours(space))
+        return;
     space->fork.copies_until = 0;
     atomic_fetch_sub(&space->fork.nr_changing, 1);
 }

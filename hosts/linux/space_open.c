@@ -242,6 +242,7 @@ int memplug_space_open(struct memplug_linux *host, struct memplug *pool,
     space->pins_wanted = config->pins;
     space->node = config->node;
     space->no_fence = config->unsafe_no_fence;
+    space->fork.parent = (int)syscall(SYS_getpid);
     space->fence.fd = space->pins.pagemap = space->uffd_device = space->fork.uffd = -1;
     result = open_all(space, config, &why);
     if (result != 0) {

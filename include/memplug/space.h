@@ -132,9 +132,9 @@ bool memplug_space_has(const struct memplug_space *space, const void *address);
  * -EBUSY the thread's stack is in them; -EPERM not alone, and no full userfaultfd, or mappings of
  * files by which nobody can be held up; -ENOMEM there is
  * no room for stand-ins; -EAGAIN. check: the first two of these, and nothing is done.
- * parent: after a 0, whether or not there is a child. -EAGAIN, of lazy forks only: there is no
- * child, or one that is out of reach and has no memory for copies: it gets this too, and must end;
- * all else is done.
+ * parent: after a 0, whether or not there is a child, with errno as fork() has left it: if it has
+ * changed there is none. -EAGAIN, of lazy forks only: there is no child, or one that is out of
+ * reach and has no memory for copies: it gets this too, and must end; all else is done.
  * child: what it has is its own; descriptors of the host and the space are closed. Nothing of the
  * pool, host and space may be used afterwards but memplug_space_has() and memplug_space_child_*().
  */

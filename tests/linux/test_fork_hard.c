@@ -202,6 +202,7 @@ static int stack_with_lock(void *argument)
     for (unsigned i = 0; i < 8; i++) {
         CHECK(memplug_space_fork_before(space, false, NULL) == 0);
         mpl_spare_release(&space->host->spare); /* as it does at the limit of mappings */
+        errno = ENOMEM; /* there was no fork */
         CHECK(memplug_space_fork_parent(space) == -EAGAIN);
     }
     atomic_store(&stop, true);
@@ -231,7 +232,8 @@ static int closed_behind(void *argument)
     CHECK(syscall(SYS_close, space->fork.uffd) == 0);
     for (uint64_t i = space->fork.nr; i > 0; i--)
         mpl_fork_unpark(space, &space->fork.pieces[i - 1], true);
-    CHECK(memplug_space_fork_parent(space) == -EAGAIN); /* there was no fork */
+    errno = ENOMEM; /* there was no fork */
+    CHECK(memplug_space_fork_parent(space) == -EAGAIN);
     write_all(job);
     CHECK(ask(&kid, IS_AS_FORKED) == 0 && end_kid(&kid) == 0);
     return 0;

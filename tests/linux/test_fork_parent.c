@@ -191,9 +191,11 @@ static int out_of_reach(struct job *job, enum fate fate, struct kid *kid)
     CHECK(getrlimit(RLIMIT_NOFILE, &before) == 0);
     CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
     none = (struct rlimit){.rlim_cur = 0, .rlim_max = before.rlim_max};
+    errno = 0;
     CHECK(memplug_space_fork_before(space, false, NULL) == 0);
     CHECK(setrlimit(RLIMIT_NOFILE, &none) == 0);
     kid->pid = fate == IS_NOT_BORN ? -1 : fork();
+    errno = fate == IS_NOT_BORN ? ENOMEM : 0;
     if (kid->pid == 0) {
         if (fate == IS_GONE)
             _exit(0);
@@ -218,7 +220,9 @@ static int make_their_own(void *argument)
 
     (void)argument;
     alarm(40);
+    uint64_t start = mpl_now_ns();
     CHECK(out_of_reach(job, IS_NOT_BORN, &kid) == -EAGAIN);
+    CHECK(mpl_now_ns() - start < 1000000000); /* nobody was waited for */
     CHECK(out_of_reach(job, IS_GONE, &kid) == -EAGAIN);
     CHECK(waitpid(kid.pid, &status, 0) == kid.pid);
     CHECK(out_of_reach(job, IS_STOPPED, &kid) == -EAGAIN);

@@ -38,6 +38,7 @@ OF_THREAD int before_error;
 OF_THREAD bool begun;
 OF_THREAD bool of_child; /* begun, but this process is a forked child */
 OF_THREAD bool failed; /* until it knows */
+OF_THREAD int errno_before; /* it is 0 meanwhile, so that it shows whether fork() has failed */
 static atomic_bool lazy;
 #define LAZY_THREADS 2u /* that memplug_space_fork_lazily() has made */
 /* In a child: the space of its parent. */
@@ -106,6 +107,8 @@ static void before_fork(void)
 
     begun = of_child = failed = false;
     before_error = 0;
+    errno_before = errno;
+    errno = 0;
     if (!space)
         before_childs_fork();
     if (!space)
@@ -118,6 +121,12 @@ static void before_fork(void)
     mpl_say_reason("a child process cannot have this program's memory", &reason);
 }
 
+static void restore_errno(void)
+{
+    if (errno == 0)
+        errno = errno_before;
+}
+
 static void in_parent(void)
 {
     if (begun && memplug_space_fork_parent(mpl_preload.space) != 0)
@@ -125,6 +134,7 @@ static void in_parent(void)
     if (of_child)
         memplug_space_child_forked(mpl_pre_child());
     begun = of_child = false;
+    restore_errno();
 }
 
 static void end_child(void)
@@ -140,6 +150,7 @@ static void in_grandchild(void)
     if (of_child)
         memplug_space_child_forked(mpl_pre_child());
     of_child = false;
+    restore_errno();
 }
 
 static void be_child(bool listed)
@@ -157,6 +168,7 @@ static void be_child(bool listed)
     atomic_store_explicit(&registering.word, 0, memory_order_relaxed); /* who held it is not here */
     atomic_store_explicit(&mpl_preload.state, MPL_PRE_NONE, memory_order_release);
     begun = false;
+    restore_errno();
 }
 
 static void in_child(void)
@@ -228,9 +240,9 @@ static void say_ended(int pid)
     mpl_say(&line);
 }
 
-/* At the first fork: it takes a thread, which cannot be made in a handler, nor where _Fork() may be
- * called. Where it does not work
- * forks copy; memplug/host/latency has their number, and memplug doctor says why. */
+/* At the first fork: it takes threads, which cannot be made in a handler, nor where _Fork() may be
+ * called. Where it does not work forks copy; memplug/host/latency has their number, and memplug
+ * doctor says why. */
 static void be_lazy(struct memplug_space *space)
 {
     if (memplug_space_fork_lazily(space, say_ended, NULL) == 0)
@@ -282,10 +294,11 @@ void mpl_pre_fork_in_child(void)
 
 pid_t mpl_pre_fork_end(pid_t pid)
 {
-    int saved = errno;
+    int error = errno;
 
     in_parent();
-    errno = saved;
+    if (error != 0)
+        errno = error;
     return undo_child(pid);
 }
 
