@@ -109,9 +109,11 @@ static int unannounced(void *argument)
     kid = fork_kid(job, SEED);
     CHECK(setresuid(NOBODY, NOBODY, NOBODY) == 0);
     CHECK(pthread_create(&thread, NULL, write_there, job) == 0);
-    usleep(300000);
-    CHECK(pthread_tryjoin_np(thread, NULL) == EBUSY);
+    while (atomic_load(&told) == 0)
+        usleep(1000);
     CHECK(atomic_exchange(&told, 0) == -kid.pid);
+    usleep(100000);
+    CHECK(pthread_tryjoin_np(thread, NULL) == EBUSY);
     CHECK(ask(&kid, IS_AS_FORKED) == 0 && end_kid(&kid) == 0);
     CHECK(pthread_join(thread, NULL) == 0 && atomic_load(&told) == 0);
     return 0;
