@@ -42,8 +42,8 @@ static const char help[] =
     "  -p, --pins MODE       proved (default): memory moves only if no I/O holds it;\n"
     "                        trusted: there is no direct I/O into the heap\n"
     "  -f, --policy FILE     lines NAME=VALUE, such as auto_movable_ratio=400\n"
-    "  -k, --fork MODE       copy (default): a forked child gets its own memory at once;\n"
-    "                        lazy: when one of the two first writes it\n"
+    "  -k, --fork MODE       lazy (default): a forked child gets its own memory when one of\n"
+    "                        the two first writes it; copy: at once\n"
     "  -u, --user NAME       as this user, with the right to move memory; for root\n"
     "  -c, --children        programs that PROGRAM starts have pools of their own\n"
     "  -h, --help\n"
@@ -158,7 +158,7 @@ static int take_option(struct options *options, int option, const char *value)
     case 'k':
         return strcmp(value, "copy") == 0 || strcmp(value, "lazy") == 0
                    ? add_line(options, "fork", mpl_text_of(value))
-                   : complain("a fork is copy or lazy", value);
+                   : complain("a fork is lazy or copy", value);
     case 'f':
         return add_policies(options, value);
     case 'u':

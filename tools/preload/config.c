@@ -124,7 +124,8 @@ bool mpl_pre_config_read(struct mpl_pre_config *config)
     struct mpl_text rest, line, name, value;
 
     /* As many nodes as a program is likely to be given memory of later. */
-    *config = (struct mpl_pre_config){.uffd = -1, .checked = variable != NULL, .nr_nodes = 8};
+    *config = (struct mpl_pre_config){.uffd = -1, .checked = variable != NULL, .nr_nodes = 8,
+                                      .lazy = true};
     if (!variable)
         return true;
     config->text = mpl_text_of(variable);

@@ -26,7 +26,7 @@
  *   children=1   a program that it starts has a pool that grows by itself
  *   limit=SIZE   of a pool that grows by itself
  *   pins=proved|trusted
- *   fork=copy|lazy
+ *   fork=lazy|copy
  *   uffd=N       an open descriptor of /dev/userfaultfd
  *   range=SPEC   see range.h; any number
  *   policy=NAME=VALUE   an attribute and what is written to it; any number

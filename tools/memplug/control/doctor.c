@@ -388,7 +388,7 @@ static void check_forks(struct finding *finding)
     if (error == 0)
         find(finding, GOOD, "a child can share memory until somebody writes", "");
     else
-        find(finding, POOR, text, "--fork lazy will copy: allow a process to trace its children");
+        find(finding, POOR, text, "forks will copy: allow a process to trace its children");
 }
 
 /* --- all of it -------------------------------------------------------------------------------- */
