@@ -2,7 +2,8 @@
 /*
  * Trees of processes that share a heap: each has what its parent had when it was forked, whatever
  * its parent, its children and their threads write, discard, protect and move afterwards; some are
- * stopped, some killed, some become another program. victim_trees [SEED].
+ * stopped, some killed, some become another program. victim_trees SEED [bare]: children discard by
+ * system calls of their own, and that must be seen.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -16,6 +17,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -39,6 +41,7 @@ static uint64_t words[NR_SLOTS];
 static pthread_mutex_t slot_lock = PTHREAD_MUTEX_INITIALIZER;
 static unsigned depth, seed;
 static atomic_bool stop;
+static bool bare;
 
 static unsigned draw(unsigned *from, unsigned limit)
 {
@@ -72,7 +75,9 @@ static void change(unsigned slot, unsigned *from)
     look(slot);
     switch (draw(from, 6)) {
     case 0:
-        CHECK(madvise(slots[slot], SLOT_BYTES, MADV_DONTNEED) == 0);
+        CHECK((bare && depth > 0
+                   ? syscall(SYS_madvise, slots[slot], SLOT_BYTES, MADV_DONTNEED)
+                   : madvise(slots[slot], SLOT_BYTES, MADV_DONTNEED)) == 0);
         words[slot] = 0;
         break;
     case 1:
@@ -179,7 +184,8 @@ static void live(void)
 
 int main(int argc, char **argv)
 {
-    seed = argc == 2 ? (unsigned)atoi(argv[1]) : 1;
+    seed = argc > 1 ? (unsigned)atoi(argv[1]) : 1;
+    bare = argc > 2;
     for (unsigned i = 0; i < NR_SLOTS; i++) {
         CHECK(posix_memalign((void **)&slots[i], PAGE, SLOT_BYTES) == 0);
         fill(i, i);
