@@ -18,6 +18,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -68,6 +69,23 @@ static void fill(unsigned slot, uint64_t word)
     words[slot] = word;
 }
 
+/* Also by the call that takes a process: of oneself, where the kernel lets one (Linux 6.13). */
+static void discard(unsigned slot, bool by_process)
+{
+    const struct iovec part = {.iov_base = slots[slot], .iov_len = SLOT_BYTES};
+    int self = by_process && depth > 0 ? (int)syscall(SYS_pidfd_open, getpid(), 0) : -1;
+
+    if (self >= 0 && process_madvise(self, &part, 0, MADV_DONTNEED, 0) == 0)
+        CHECK(process_madvise(self, &part, 1, MADV_DONTNEED, 0) == (ssize_t)SLOT_BYTES);
+    else if (bare && depth > 0)
+        CHECK(syscall(SYS_madvise, slots[slot], SLOT_BYTES, MADV_DONTNEED) == 0);
+    else
+        CHECK(madvise(slots[slot], SLOT_BYTES, MADV_DONTNEED) == 0);
+    if (self >= 0)
+        close(self);
+    words[slot] = 0;
+}
+
 static void change(unsigned slot, unsigned *from)
 {
     void *moved;
@@ -75,10 +93,7 @@ static void change(unsigned slot, unsigned *from)
     look(slot);
     switch (draw(from, 6)) {
     case 0:
-        CHECK((bare && depth > 0
-                   ? syscall(SYS_madvise, slots[slot], SLOT_BYTES, MADV_DONTNEED)
-                   : madvise(slots[slot], SLOT_BYTES, MADV_DONTNEED)) == 0);
-        words[slot] = 0;
+        discard(slot, draw(from, 2) == 0);
         break;
     case 1:
         CHECK(mprotect(slots[slot], SLOT_BYTES, PROT_READ) == 0);

@@ -12,7 +12,9 @@
 #include <sys/fsuid.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 /* True, and the answer; false: this is no child, and the call is the caller's. */
@@ -67,6 +69,58 @@ bool mpl_pre_child_remaps(void *old, size_t old_bytes, size_t new_bytes, int fla
     if (result != 0)
         *address = MAP_FAILED;
     return true;
+}
+
+/* --- by a descriptor of oneself --------------------------------------------------------------- */
+
+#define SELF_THREAD (-10000) /* PIDFD_SELF_THREAD, newer than the headers */
+#define SELF_PROCESS (-10001)
+#define ADVICE_COLLAPSE 25 /* likewise */
+
+/* By the inode, which each process has of its own since Linux 6.9. */
+static bool is_self(int process)
+{
+    struct stat there, here;
+    int self;
+    bool same;
+
+    if (process == SELF_THREAD || process == SELF_PROCESS)
+        return true;
+    self = (int)syscall(SYS_pidfd_open, syscall(SYS_getpid), 0);
+    same = self >= 0 && fstat(self, &here) == 0 && fstat(process, &there) == 0 &&
+           here.st_dev == there.st_dev && here.st_ino == there.st_ino;
+    if (self >= 0)
+        syscall(SYS_close, self);
+    return same;
+}
+
+/* What the kernel lets one do to others as well leaves content alone. */
+static bool is_of_others(int advice)
+{
+    return advice == MADV_COLD || advice == MADV_PAGEOUT || advice == MADV_WILLNEED ||
+           advice == ADVICE_COLLAPSE;
+}
+
+MPL_PRE_EXPORT ssize_t process_madvise(int process, const struct iovec *parts, size_t nr,
+                                       int advice, unsigned flags)
+{
+    struct memplug_space *space = is_of_others(advice) ? NULL : mpl_pre_child();
+    ssize_t done = 0;
+
+    /* Without parts it says whether it would do it. */
+    if (!space || !is_self(process) ||
+        syscall(SYS_process_madvise, process, parts, 0L, advice, flags) != 0)
+        return syscall(SYS_process_madvise, process, parts, nr, advice, flags);
+    for (size_t i = 0; i < nr; i++) {
+        int error = memplug_space_child_advise(space, parts[i].iov_base, parts[i].iov_len, advice);
+
+        if (error != 0 && done == 0)
+            errno = -error;
+        if (error != 0)
+            return done > 0 ? done : -1;
+        done += (ssize_t)parts[i].iov_len;
+    }
+    return done;
 }
 
 /* --- what its parent may not trace, and a parent that may not any more ------------------------ */
