@@ -220,7 +220,7 @@ int memplug_alloc(struct memplug *pool, const struct memplug_alloc *request, mem
 int mpl_alloc_target(struct memplug *pool, int from_node, const struct mpl_page *source,
                      memplug_pfn_t *pfn)
 {
-    struct shape shape = shape_of_target(pool, source);
+    struct shape shape;
     struct memplug_alloc request = {
         .nr_pages = source->nr_pages,
         .align_pages = source->align_order != 0 ? (uint32_t)1 << source->align_order : 0,
@@ -230,9 +230,10 @@ int mpl_alloc_target(struct memplug *pool, int from_node, const struct mpl_page 
     };
 
     MPL_ASSERT(request.mover != 0);
-    shape.huge = source->huge != 0;
     if (request.nr_pages == 1)
         return mpl_percpu_alloc(pool, NULL, &request, MPL_PAGE_TARGET, pfn);
+    shape = shape_of_target(pool, source);
+    shape.huge = source->huge != 0;
     return alloc_frames(pool, &shape, &request, MPL_PAGE_TARGET, pfn);
 }
 
@@ -411,13 +412,15 @@ int memplug_free(struct memplug *pool, memplug_pfn_t pfn, uint32_t nr_pages)
 
 void mpl_free_frames(struct memplug *pool, memplug_pfn_t pfn, uint64_t nr_pages)
 {
-    struct piece head = piece_at(pool, pfn, nr_pages);
-    struct mpl_zone *zone = mpl_zone_of(pool, head.block);
+    struct mpl_zone *zone;
+    struct piece head;
 
     if (nr_pages == 1) {
         mpl_percpu_free_ended(pool, pfn);
         return;
     }
+    head = piece_at(pool, pfn, nr_pages);
+    zone = mpl_zone_of(pool, head.block);
     mpl_spin_lock(pool, &zone->lock);
     MPL_ASSERT(is_allocation(pool, zone, pfn, nr_pages));
     MPL_ASSERT(!mpl_frame_described(pool, head.block, head.index) ||

@@ -9,6 +9,9 @@
 
 #define MAX_NAPS_SHIFT 7u
 
+/* A mover that copies leaves no struct page in the caches: they are asked for so many ahead. */
+#define NR_AHEAD 32u
+
 /* One walk over the span. */
 struct pass {
     uint64_t index;         /* where the walk stands */
@@ -92,6 +95,8 @@ static bool next_used(const struct memplug *pool, const struct mpl_span *span, s
         return false;
     }
     *pfn = mpl_pfn_add(mpl_block_start(pool, span->block), pass->index++);
+    for (unsigned i = 0; i < 2; i++) /* some frames are free, and ask for none */
+        MPL_PREFETCH(mpl_page_at(pool, mpl_pfn_add(*pfn, NR_AHEAD + i)));
     return true;
 }
 
@@ -104,12 +109,8 @@ static bool is_described(const struct memplug *pool, memplug_pfn_t pfn)
 }
 
 /* A huge page has a struct page also if nobody can move it. It changes hands under huge_lock. */
-static bool has_mover(const struct memplug *pool, memplug_pfn_t pfn)
+static bool has_mover(const struct mpl_page *page)
 {
-    const struct mpl_page *page = mpl_page_at(pool, pfn);
-
-    if (!is_described(pool, pfn))
-        return false;
     return page->huge == 0 || page->mover != 0 || mpl_page_state(page) != MPL_PAGE_USED;
 }
 
@@ -123,7 +124,8 @@ int mpl_migrate_check(struct mpl_op *op, const struct mpl_span *span)
     mpl_spin_lock(pool, &pool->huge_lock);
     mpl_spin_lock(pool, &zone->lock);
     while (next_used(pool, span, &pass, &pfn))
-        if (!has_mover(pool, pfn) && pass.nr_blocking++ == 0) {
+        if (!(is_described(pool, pfn) && has_mover(mpl_page_at(pool, pfn))) &&
+            pass.nr_blocking++ == 0) {
             pass.pfn = pfn;
             pass.why = "a frame is used and nobody can move it";
         }
@@ -149,7 +151,7 @@ static bool mark(struct mpl_op *op, struct pass *pass, memplug_pfn_t pfn)
         return false; /* withheld, or claimed in a moment: it leaves with its block or span */
     if (page->huge != 0 && mpl_page_state(page) == MPL_PAGE_TARGET)
         return false; /* claimed */
-    if (!has_mover(op->pool, pfn)) {
+    if (!has_mover(page)) {
         note_blocking(pass, op->pool, pfn, "a huge page is used and nobody can move it");
         return false;
     }
@@ -219,25 +221,62 @@ static void settle_unmoved(struct memplug *pool, struct pass *pass,
     pass->nr_settled++;
 }
 
-static void end_page(struct memplug *pool, memplug_pfn_t pfn, uint32_t nr_pages,
-                     enum mpl_page_state state)
+static void clear_page(struct memplug *pool, memplug_pfn_t pfn, enum mpl_page_state state)
 {
     struct mpl_page *page = mpl_page_at(pool, pfn);
 
     if (!mpl_page_change(page, state, MPL_PAGE_NONE))
         MPL_ASSERT(mpl_page_change(page, MPL_PAGE_DYING, MPL_PAGE_NONE));
-    mpl_free_frames(pool, pfn, nr_pages);
+}
+
+static void end_target(struct memplug *pool, const struct memplug_move *move,
+                       enum mpl_page_state state)
+{
+    clear_page(pool, move->to, state);
+    mpl_free_frames(pool, move->to, move->nr_pages);
+}
+
+/* Single pages that have moved out of one word of the span. */
+struct left {
+    struct mpl_block *block;
+    uint64_t word, mask;
+};
+
+static void free_left(struct memplug *pool, struct left *left)
+{
+    if (left->mask != 0)
+        mpl_percpu_free_word(pool, left->block, left->word, left->mask);
+    left->mask = 0;
+}
+
+static void end_source(struct memplug *pool, const struct memplug_move *move, struct left *left)
+{
+    struct mpl_block *block = mpl_block_at(pool, mpl_block_of_pfn(&pool->geometry, move->from));
+    uint64_t index = mpl_pfn_distance(mpl_block_start(pool, block), move->from);
+    uint64_t word = index / MPL_WORD_PAGES;
+
+    clear_page(pool, move->from, MPL_PAGE_MOVING);
+    if (move->nr_pages != 1) {
+        mpl_free_frames(pool, move->from, move->nr_pages);
+        return;
+    }
+    if (left->block != block || left->word != word)
+        free_left(pool, left);
+    left->block = block;
+    left->word = word;
+    left->mask |= (uint64_t)1 << (index % MPL_WORD_PAGES);
 }
 
 /* The owner may have freed its page, which is the target now, before it is marked as used. */
-static void end_move(struct memplug *pool, const struct memplug_move *move)
+static void end_move(struct memplug *pool, const struct memplug_move *move, struct left *left)
 {
     if (!mpl_page_change(mpl_page_at(pool, move->to), MPL_PAGE_TARGET, MPL_PAGE_USED))
-        end_page(pool, move->to, move->nr_pages, MPL_PAGE_DYING);
-    end_page(pool, move->from, move->nr_pages, MPL_PAGE_MOVING);
+        end_target(pool, move, MPL_PAGE_DYING);
+    end_source(pool, move, left);
 }
 
-static void settle(struct mpl_op *op, struct pass *pass, const struct memplug_move *move)
+static void settle(struct mpl_op *op, struct pass *pass, const struct memplug_move *move,
+                   struct left *left)
 {
     struct memplug *pool = op->pool;
     bool huge = mpl_page_at(pool, move->from)->huge != 0;
@@ -246,7 +285,7 @@ static void settle(struct mpl_op *op, struct pass *pass, const struct memplug_mo
         if (huge)
             mpl_huge_drop_target(pool, move->to);
         else
-            end_page(pool, move->to, move->nr_pages, MPL_PAGE_TARGET);
+            end_target(pool, move, MPL_PAGE_TARGET);
         settle_unmoved(pool, pass, move);
         return;
     }
@@ -254,10 +293,9 @@ static void settle(struct mpl_op *op, struct pass *pass, const struct memplug_mo
     if (huge)
         mpl_huge_moved(pool, move->from, move->to);
     else
-        end_move(pool, move);
+        end_move(pool, move, left);
     pass->nr_settled++;
     op->progress.nr_done += move->nr_pages;
-    pool->nr_moved_pages += move->nr_pages;
 }
 
 static int find_target(struct memplug *pool, int node, const struct mpl_page *source,
@@ -294,6 +332,8 @@ static void move_batch(struct mpl_op *op, struct mpl_block *block, struct pass *
 {
     struct memplug *pool = op->pool;
     const struct memplug_mover *mover;
+    struct left left = {.mask = 0};
+    uint64_t nr_before;
 
     nr_moves = find_targets(pool, block->node, pass, nr_moves);
     if (nr_moves == 0)
@@ -305,8 +345,16 @@ static void move_batch(struct mpl_op *op, struct mpl_block *block, struct pass *
     mover = &pool->movers[mpl_page_at(pool, pool->batch[0].from)->mover];
     mover->move(mover->context, pool->batch, nr_moves);
     op->waited = true;
-    for (unsigned i = 0; i < nr_moves; i++)
-        settle(op, pass, &pool->batch[i]);
+    nr_before = op->progress.nr_done;
+    for (unsigned i = 0; i < nr_moves; i++) {
+        if (i + NR_AHEAD < nr_moves) {
+            MPL_PREFETCH(mpl_page_at(pool, pool->batch[i + NR_AHEAD].to));
+            MPL_PREFETCH(mpl_page_at(pool, pool->batch[i + NR_AHEAD].from));
+        }
+        settle(op, pass, &pool->batch[i], &left);
+    }
+    free_left(pool, &left);
+    pool->nr_moved_pages += op->progress.nr_done - nr_before;
 }
 
 static int run_pass(struct mpl_op *op, const struct mpl_span *span, struct pass *pass)

@@ -139,8 +139,11 @@ int mpl_percpu_alloc(struct memplug *pool, struct mpl_slot *own,
                      memplug_pfn_t *pfn);
 /* One undescribed or USED frame back; the caller has not looked at anything yet. */
 int mpl_percpu_free(struct memplug *pool, struct mpl_slot *own, memplug_pfn_t pfn);
-/* One used frame whose page the caller has made NONE. */
+/* One used frame whose page the caller has made NONE; and those of a word in an isolated
+ * pageblock. */
 void mpl_percpu_free_ended(struct memplug *pool, memplug_pfn_t pfn);
+void mpl_percpu_free_word(struct memplug *pool, struct mpl_block *block, uint64_t word,
+                          uint64_t mask);
 
 /* Every slot is left once, and gives back what it holds of isolated pageblocks. After that nobody
  * who looked at a block before the call still does: readers of bitmaps are inside a slot or hold

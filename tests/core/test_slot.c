@@ -364,6 +364,43 @@ static void ends_what_is_there(void **context)
     close_empty(mini, 2 * BLOCK_PAGES);
 }
 
+static void ends_a_word(void **context)
+{
+    struct mini *mini = mini_open(&shape);
+    struct memplug *pool = &mini->pool;
+    struct mpl_block *block = mpl_block_at(pool, 2);
+    uint8_t mover = mini_mover(mini);
+    struct memplug_slot *slot = open_slot(mini);
+    uint64_t taken[5];
+
+    (void)context;
+    mini_online(mini, 2, 0, MEMPLUG_ZONE_MOVABLE, 0);
+    for (uint64_t i = 0; i < 5; i++)
+        assert_int_equal(taken[i] = must_take(slot, mover), 2 * BLOCK_PAGES + i);
+    assert_int_equal(memplug_slot_free(slot, mpl_pfn(taken[3]), 1), 0);
+    for (uint64_t i = 1; i < 4; i++) /* of these the last is in other hands */
+        assert_true(mpl_page_change(mpl_page_at(pool, mpl_pfn(taken[i])), MPL_PAGE_USED,
+                                    MPL_PAGE_NONE));
+    mini_set_isolated(mini, 2, true);
+    mpl_percpu_free_word(pool, block, 0, 1u << 0);
+    assert_int_equal(mpl_frame_get(pool, block, 0), MPL_FRAME_HEAD);
+    assert_false(block->marked);
+    assert_int_equal(mpl_bitmaps(block)[pool->layout.summary] & 1, 0); /* nothing came back */
+    mpl_percpu_free_word(pool, block, 0, 0xf);
+    assert_true(block->marked);
+    assert_int_equal(mpl_frame_get(pool, block, 0), MPL_FRAME_HEAD); /* its page is USED */
+    for (uint64_t i = 1; i < 4; i++)
+        assert_int_equal(mpl_frame_get(pool, block, i), MPL_FRAME_FREE);
+    assert_int_equal(mpl_frames_free_near(pool, block, 0), 62);
+    mini_check(mini);
+    mini_set_isolated(mini, 2, false);
+    for (uint64_t i = 0; i < 5; i += 4)
+        assert_int_equal(memplug_slot_free(slot, mpl_pfn(taken[i]), 1), 0);
+    memplug_slot_close(slot);
+    mpl_percpu_drain(pool);
+    close_empty(mini, BLOCK_PAGES);
+}
+
 static void as_many_as_there_are(void **context)
 {
     struct mini *mini = mini_open(&shape);
@@ -524,7 +561,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(takes_and_gives),      cmocka_unit_test(gives_back),
-        cmocka_unit_test(ends_what_is_there),   cmocka_unit_test(words_wait),
+        cmocka_unit_test(ends_what_is_there),   cmocka_unit_test(ends_a_word),
+        cmocka_unit_test(words_wait),
         cmocka_unit_test(passing_leaves_what_is_not_isolated),
         cmocka_unit_test(keeps_a_words_worth),  cmocka_unit_test(looks_at_the_word),
         cmocka_unit_test(keeps_the_memmap),     cmocka_unit_test(describes_what_was_raw),
