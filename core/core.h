@@ -51,8 +51,8 @@
 /* --- zones and nodes -------------------------------------------------------------------------- */
 
 struct mpl_zone {
-    struct mpl_spin lock;
-    uint8_t kind;              /* [O] enum memplug_zone */
+    struct mpl_spin lock;      /* in a line of its own: whoever waits looks at it all the time */
+    uint8_t kind MPL_ALIGNED(MPL_CACHE_LINE); /* [O] enum memplug_zone */
     int16_t node;              /* [O] */
     memplug_pfn_t start;       /* [Z] 0 if nothing is spanned */
     uint64_t nr_spanned;       /* [Z] pages, as are those that follow */
