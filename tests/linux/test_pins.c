@@ -1,47 +1,18 @@
 /* SPDX-License-Identifier: MIT */
 /* The pin proof: says no while the kernel holds a page, says yes when not, and harms nothing. */
 #define _GNU_SOURCE
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-
-#include <cmocka.h>
-
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "pin_helpers.h"
+#include "pins_bench.h"
 #include "smaps.h"
 #include "sys.h"
-
-#define EXTENT MPL_PINS_EXTENT
-#define MS 1000000u
-#define SKIP(reason) do { print_message("SKIP: %s\n", (reason)); skip(); } while (0)
-
-/* A prover that trusts what this kernel earns, and a unit of one extent. */
-struct bench {
-    struct mpl_fence fence;
-    struct mpl_pins pins;
-    char *scratch, *app;
-    int fd;
-    struct mpl_pins_map map;
-    struct mpl_pins_unit unit;
-    struct mpl_pins_proof proof;
-};
-
-/* As before Linux 6.7, by the text of smaps. */
-static bool by_text;
 
 static int ask_by_text(void **state)
 {
@@ -57,84 +28,6 @@ static int ask_by_scan(void **state)
     return 0;
 }
 
-static const char *bench_make(struct bench *b)
-{
-    memset(b, 0, sizeof(*b));
-    b->fence.fd = b->pins.pagemap = b->fd = -1;
-    b->scratch = reserve_aligned(EXTENT);
-    b->app = reserve_aligned(EXTENT);
-    if (mpl_fence_open(&b->fence))
-        return "no full userfaultfd";
-    if (mpl_pins_open(&b->pins, b->scratch))
-        return "the kernel does not tell how a page is mapped";
-    b->pins.by_text |= by_text;
-    if (mpl_pins_selftest(&b->pins, &b->fence))
-        return "nothing can be pinned here";
-    b->fd = memfd_create("unit", MFD_CLOEXEC);
-    assert_int_equal(ftruncate(b->fd, EXTENT), 0);
-    assert_ptr_equal(mmap(b->app, EXTENT, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, b->fd,
-                          0), b->app);
-    b->map = (struct mpl_pins_map){ b->app, EXTENT };
-    b->unit = (struct mpl_pins_unit){
-        .fd = b->fd, .nr = MPL_PINS_PAGES, .maps = &b->map, .nr_maps = 1, .limit_ns = 200 * MS,
-    };
-    return NULL;
-}
-
-static void bench_drop(struct bench *b)
-{
-    mpl_fence_close(&b->fence);
-    mpl_pins_close(&b->pins);
-    munmap(b->scratch, EXTENT);
-    munmap(b->app, EXTENT);
-    if (b->fd >= 0)
-        close(b->fd);
-}
-
-#define BENCH(b)                                                                             \
-    do {                                                                                     \
-        const char *why_ = bench_make(b);                                                    \
-                                                                                             \
-        if (why_) {                                                                          \
-            bench_drop(b);                                                                   \
-            SKIP(why_);                                                                      \
-        }                                                                                    \
-    } while (0)
-
-static void fill_page(char *va, unsigned nr)
-{
-    for (size_t i = 0; i < 4096; i += 8)
-        *(uint64_t *)(va + nr * 4096 + i) = io_word(nr * 4096 + i);
-}
-
-static bool page_is(const char *va, unsigned nr, bool filled)
-{
-    for (size_t i = 0; i < 4096; i += 8) {
-        if (*(const uint64_t *)(va + nr * 4096 + i) != (filled ? io_word(nr * 4096 + i) : 0))
-            return false;
-    }
-    return true;
-}
-
-static int prove(struct bench *b)
-{
-    assert_int_equal(mpl_fence_raise(&b->fence, b->app, EXTENT), 0);
-    return mpl_pins_prove(&b->pins, &b->unit, &b->proof);
-}
-
-static void lower(struct bench *b)
-{
-    mpl_fence_lower(&b->fence, b->app, EXTENT);
-}
-
-static long blocks(int fd)
-{
-    struct stat st;
-
-    assert_int_equal(fstat(fd, &st), 0);
-    return st.st_blocks;
-}
-
 static void test_selftest(void **state)
 {
     struct bench b;
@@ -147,65 +40,6 @@ static void test_selftest(void **state)
     assert_int_not_equal(b.pins.collapse, -EKEYREJECTED);
     assert_int_not_equal(b.pins.split, -EKEYREJECTED);
     bench_drop(&b);
-}
-
-/* Forbid one or two system calls to this process. */
-static int forbid(unsigned first, unsigned second)
-{
-    struct sock_filter code[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, first, 1, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, second, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    };
-    struct sock_fprog prog = { .len = sizeof(code) / sizeof(code[0]), .filter = code };
-
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
-        return -1;
-    return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog);
-}
-
-static int selftest_without(unsigned first, unsigned second)
-{
-    struct mpl_pins p;
-
-    if (forbid(first, second) < 0 || mpl_pins_open(&p, reserve_aligned(EXTENT)) < 0)
-        return 77;
-    int err = mpl_pins_selftest(&p, NULL);
-
-    if (err == -EPERM) /* nothing to pin with: nothing trusted */
-        return p.by == MPL_PINS_BY_NONE && p.collapse && p.split ? 1 : 2;
-    return !err && p.by == MPL_PINS_BY_VMSPLICE && !p.collapse && !p.split ? 0 : 3;
-}
-
-static int without_ring(void *arg)
-{
-    (void)arg;
-    return selftest_without(SYS_io_uring_setup, SYS_io_uring_setup);
-}
-
-static int without_any(void *arg)
-{
-    (void)arg;
-    return selftest_without(SYS_io_uring_setup, SYS_vmsplice);
-}
-
-static void test_selftest_without_io_uring(void **state)
-{
-    struct bench b;
-
-    (void)state;
-    BENCH(&b);
-    bool able = !b.pins.collapse && !b.pins.split;
-
-    bench_drop(&b);
-    int fallback = in_child(without_ring, NULL), none = in_child(without_any, NULL);
-
-    if (!able || fallback == 77 || none == 77)
-        SKIP("no seccomp filter here, or no proof even with io_uring");
-    assert_int_equal(fallback, 0);
-    assert_int_equal(none, 1);
 }
 
 static void test_clean(void **state)
@@ -474,73 +308,6 @@ static void test_no_proof(void **state)
     bench_drop(&b);
 }
 
-/* Huge pages forbidden for the process: for the proof they are not; afterwards they are again. */
-static int forbids(void *arg)
-{
-    struct bench b;
-    bool before = *(bool *)arg;
-
-    if (before)
-        prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
-    if (bench_make(&b) || b.pins.collapse || b.pins.split)
-        return before ? 1 : 77;
-    prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0);
-    for (unsigned nr = 0; nr < MPL_PINS_PAGES; nr++)
-        fill_page(b.app, nr);
-    b.unit.limit_ns = 1000 * MS;
-    for (int i = 0; i < 4; i++) {
-        if (prove(&b) != 0 || b.proof.kind != (i % 2 ? MPL_PINS_SPLIT : MPL_PINS_COLLAPSE))
-            return 2;
-        if (prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0) != 1)
-            return 3;
-        lower(&b);
-    }
-    mpl_pins_prepare(&b.pins, &b.unit);
-    return prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0) != 1 || prove(&b) != 0 ||
-           b.proof.kind != MPL_PINS_SPLIT ? 4 : 0;
-}
-
-/* A process that locks all it maps. */
-static int locks(void *arg)
-{
-    struct bench b;
-    struct ring_pin pin;
-
-    (void)arg;
-    if (bench_make(&b) || b.pins.collapse || b.pins.split)
-        return 77;
-    for (unsigned nr = 0; nr < MPL_PINS_PAGES; nr += 2)
-        fill_page(b.app, nr);
-    long before = blocks(b.fd);
-
-    if (mlockall(MCL_FUTURE) < 0 || ring_pin_take(&pin, b.app, 4096))
-        return 77;
-    b.unit.limit_ns = 3 * MS;
-    if (prove(&b) != -EBUSY || blocks(b.fd) != before)
-        return 2;
-    ring_pin_drop(&pin);
-    b.unit.limit_ns = 1000 * MS;
-    for (int i = 0; i < 4; i++) {
-        lower(&b);
-        if (prove(&b))
-            return 3;
-    }
-    return 0;
-}
-
-static void test_odd_processes(void **state)
-{
-    (void)state;
-    for (int i = 0; i < 3; i++) {
-        bool before = i == 1;
-        int got = in_child(i < 2 ? forbids : locks, &before);
-
-        if (got == 77)
-            SKIP("no proof in a child, or it may not lock memory");
-        assert_int_equal(got, 0);
-    }
-}
-
 static void test_hugetlb_has_none(void **state)
 {
     const char *why = hugepages_borrow(1);
@@ -596,7 +363,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_selftest),
-        cmocka_unit_test(test_selftest_without_io_uring),
         cmocka_unit_test(test_clean),
         cmocka_unit_test(test_prepare_sparse),
         cmocka_unit_test(test_prepare),
@@ -606,7 +372,6 @@ int main(void)
         cmocka_unit_test(test_empty),
         cmocka_unit_test(test_small_unit),
         cmocka_unit_test(test_no_proof),
-        cmocka_unit_test(test_odd_processes),
         cmocka_unit_test_teardown(test_hugetlb_has_none, give_back),
         cmocka_unit_test(test_both_ways_agree),
         cmocka_unit_test_setup_teardown(test_selftest, ask_by_text, ask_by_scan),
