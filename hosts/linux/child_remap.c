@@ -17,6 +17,9 @@
 #define MREMAP_DONTUNMAP 4
 #endif
 #define MOVES (MREMAP_FIXED | MREMAP_DONTUNMAP)
+/* What makes it several mappings. */
+#define ADVICE (MPL_ATTR_SEQUENTIAL | MPL_ATTR_RANDOM | MPL_ATTR_HUGEPAGE | MPL_ATTR_NO_HUGEPAGE)
+#define SPLITS (MPL_ATTR_PROTECTION | MPL_ATTR_NO_DUMP | MPL_ATTR_STAYS | ADVICE)
 #define ANONYMOUS (MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
 
 struct remap {
@@ -60,7 +63,7 @@ static uint64_t kept_bytes(const struct remap *remap)
     return remap->old_bytes < remap->new_bytes ? remap->old_bytes : remap->new_bytes;
 }
 
-/* What is kept is one mapping for the program: all of it known, and of one protection. */
+/* What is kept is one mapping for the program: all of it known, and alike. */
 static int look(const struct memplug_space *space, struct remap *remap)
 {
     struct mpl_span span = {.va = remap->old};
@@ -73,7 +76,7 @@ static int look(const struct memplug_space *space, struct remap *remap)
         if (span.known && nr_known++ == 0)
             remap->attr = attr;
         remap->ours |= span.shared || nr_known > 1;
-        if (!span.known || ((attr ^ remap->attr) & MPL_ATTR_PROTECTION) != 0)
+        if (!span.known || ((attr ^ remap->attr) & SPLITS) != 0)
             result = -EFAULT;
     }
     return result;
@@ -139,6 +142,23 @@ static void copy_pages(const struct memplug_space *space, char *to, char *from, 
     }
 }
 
+/* Page by page: they need not be alike where several mappings move. */
+static void copy_locks(const struct memplug_space *space, const struct remap *remap, char *to)
+{
+    uint64_t page_bytes = space->page_bytes, kept = kept_bytes(remap);
+    bool last = false;
+
+    if (!mpl_child_locked(remap->old, kept))
+        return;
+    for (uint64_t at = 0; at < kept; at += page_bytes) {
+        last = mpl_child_locked(remap->old + at, page_bytes);
+        if (last)
+            syscall(SYS_mlock2, to + at, page_bytes, MLOCK_ONFAULT);
+    }
+    if (last && kept < remap->new_bytes)
+        syscall(SYS_mlock2, to + kept, remap->new_bytes - kept, MLOCK_ONFAULT);
+}
+
 /* Nobody writes to it while it is copied, and who may not read it is not in the way. */
 static int copy(struct memplug_space *space, const struct remap *remap, char *to)
 {
@@ -146,8 +166,7 @@ static int copy(struct memplug_space *space, const struct remap *remap, char *to
         return -ENOMEM;
     copy_pages(space, to, remap->old, kept_bytes(remap));
     apply(space, remap, to, remap->new_bytes);
-    if (mpl_child_locked(remap->old, kept_bytes(remap)))
-        syscall(SYS_mlock2, to, remap->new_bytes, MLOCK_ONFAULT);
+    copy_locks(space, remap, to);
     return mpl_sys_mprotect(to, remap->new_bytes, protection_of(remap)) != 0 ? -ENOMEM : 0;
 }
 
