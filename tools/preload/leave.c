@@ -60,7 +60,7 @@ static void say_what_is_left(void)
     if (child == 0 || !mpl_pre_space_if_open() || atomic_load(&parent) != syscall(SYS_getpid) ||
         !goes_on(child))
         return;
-    nanosleep(&moment, NULL);
+    syscall(SYS_nanosleep, &moment, NULL);
     if (!goes_on(child))
         return;
     atomic_store(&last_child, 0);
