@@ -519,35 +519,27 @@ int mpl_percpu_free_inside(struct memplug *pool, struct mpl_slot *slot, struct m
 
 /* A program that freed a former life of the frame too may come late, and take it from us: then it
  * is free all the same. */
-static void must_be_free(int error)
+void mpl_percpu_free_ended(struct memplug *pool, memplug_pfn_t pfn)
 {
+    int error = free_with(pool, mpl_percpu_lock(pool), NULL, pfn, true);
+
     MPL_ASSERT(error == 0 || error == -MPL_EINVAL);
 }
 
-void mpl_percpu_free_ended(struct memplug *pool, memplug_pfn_t pfn)
-{
-    must_be_free(free_with(pool, mpl_percpu_lock(pool), NULL, pfn, true));
-}
-
+/* Since the pass behind the isolation every other free of these frames takes the lock, too, and has
+ * looked at the page: nobody can have taken one from us. */
 void mpl_percpu_free_word(struct memplug *pool, struct mpl_block *block, uint64_t word,
                           uint64_t mask)
 {
-    uint64_t first = word * MPL_WORD_PAGES, taken = 0, in_other_hands = 0;
+    uint64_t first = word * MPL_WORD_PAGES;
     struct mpl_zone *zone = mpl_zone_of(pool, block);
     struct mpl_held held;
 
     mpl_spin_lock(pool, &zone->lock);
     MPL_ASSERT(mpl_isolated(pool, block, first));
-    for (; mask != 0; mask &= mask - 1) {
-        int error = take_ended(pool, block, first + MPL_CTZ64(mask));
-
-        taken |= error == 0 ? mask & -mask : 0;
-        in_other_hands |= error == IN_OTHER_HANDS ? mask & -mask : 0;
-    }
-    mpl_held_set(pool, &held, block, word, taken);
-    if (taken != 0)
-        mpl_frames_unhold(pool, block, &held);
+    for (uint64_t left = mask; left != 0; left &= left - 1)
+        MPL_ASSERT(take_ended(pool, block, first + MPL_CTZ64(left)) == 0);
+    mpl_held_set(pool, &held, block, word, mask);
+    mpl_frames_unhold(pool, block, &held);
     mpl_spin_unlock(&zone->lock);
-    for (mask = in_other_hands; mask != 0; mask &= mask - 1)
-        must_be_free(free_ended(pool, NULL, mpl_pfn(held.first + MPL_CTZ64(mask))));
 }

@@ -139,8 +139,8 @@ int mpl_percpu_alloc(struct memplug *pool, struct mpl_slot *own,
                      memplug_pfn_t *pfn);
 /* One undescribed or USED frame back; the caller has not looked at anything yet. */
 int mpl_percpu_free(struct memplug *pool, struct mpl_slot *own, memplug_pfn_t pfn);
-/* One used frame whose page the caller has made NONE; and those of a word in an isolated
- * pageblock. */
+/* One used frame whose page the caller has made NONE; and those of a word in a pageblock
+ * that was isolated before the last pass. */
 void mpl_percpu_free_ended(struct memplug *pool, memplug_pfn_t pfn);
 void mpl_percpu_free_word(struct memplug *pool, struct mpl_block *block, uint64_t word,
                           uint64_t mask);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * The lock-free parts of the allocator, in every schedule of two or three fibres at their atomic
- * operations: two frees of one frame, a free and a pin, slots of callers' own and a drain,
+ * operations: two frees of one frame, a free and a pin, slots of callers' own and offline's pass,
  * neighbours in a word.
  */
 #include <setjmp.h>
@@ -9,77 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "mini_pool.h"
-#include "schedules.h"
+#include "schedules_pool.h"
 
 #include <cmocka.h>
-
-#define BLOCK_PAGES 64u
-
-static const struct mini_shape shape = {6, 6, 3, 1, 1, 64};
-
-static struct mini *mini;
-static uint8_t mover;
-static struct memplug_slot *slots[3];
-static memplug_pfn_t frame, neighbour, found[3];
-static int results[3];
-static bool with_fence;
-
-static void relax(void *host, unsigned nr_spins)
-{
-    (void)host;
-    (void)nr_spins;
-    schedules_wait();
-}
-
-static void fence(void *host)
-{
-    (void)host;
-}
-
-static memplug_pfn_t take(struct memplug_slot *slot, uint8_t owner, uint32_t nr_pages)
-{
-    struct memplug_alloc request = {.nr_pages = nr_pages, .node = MEMPLUG_ANY_NODE,
-                                    .mover = owner};
-    memplug_pfn_t pfn = {0};
-
-    assert_int_equal(memplug_slot_alloc(slot, &request, &pfn), 0);
-    return pfn;
-}
-
-static void open_fresh(void)
-{
-    mini = mini_open(&shape);
-    mini->ops.relax = relax;
-    mini->ops.fence = with_fence ? fence : NULL;
-    mover = mini_mover(mini);
-    mini_online(mini, 1, 0, MEMPLUG_ZONE_NORMAL, 0);
-    mini_online(mini, 2, 0, MEMPLUG_ZONE_MOVABLE, 0);
-    for (unsigned i = 0; i < 3; i++) {
-        assert_int_equal(memplug_slot_open(&mini->pool, &slots[i]), 0);
-        found[i].nr = 0;
-        results[i] = 1;
-    }
-}
-
-/* With bitmaps that were written before. */
-static void open_pool(void)
-{
-    open_fresh();
-    for (unsigned id = 1; id < 3; id++) {
-        mpl_frames_own(&mini->pool, mpl_block_at(&mini->pool, id));
-    }
-}
-
-static void close_pool(void)
-{
-    for (unsigned i = 0; i < 3; i++)
-        memplug_slot_close(slots[i]);
-    mpl_percpu_drain(&mini->pool);
-    mini_check(mini);
-    assert_int_equal(mini_count(mini, MPL_FRAME_FREE), 2 * BLOCK_PAGES);
-    mini_close(mini);
-}
 
 /* --- two frees of one frame ------------------------------------------------------------------- */
 
@@ -123,16 +55,6 @@ static void begin_marked(void)
     assert_int_equal(memplug_unpin(&mini->pool, frame), 0);
 }
 
-static void free_0(void)
-{
-    results[0] = memplug_slot_free(slots[0], frame, 1);
-}
-
-static void free_1(void)
-{
-    results[1] = memplug_slot_free(slots[1], frame, 1);
-}
-
 static void end_two_frees(void)
 {
     assert_int_equal(results[0] + results[1], -MPL_EINVAL);
@@ -141,11 +63,6 @@ static void end_two_frees(void)
 }
 
 /* --- a free and a pin ------------------------------------------------------------------------- */
-
-static void pin_1(void)
-{
-    results[1] = memplug_pin(&mini->pool, frame);
-}
 
 /* Both may be refused; both cannot have what they want, and nothing is left of a refusal. */
 static void end_free_and_pin(void)
@@ -322,24 +239,24 @@ static void end_free_and_target(void)
     close_pool();
 }
 
-/* --- a drain ---------------------------------------------------------------------------------- */
+/* --- a pass ----------------------------------------------------------------------------------- */
 
 /* Offline's steps: when every slot was passed, nobody holds anything of the block. */
-static void isolate_and_drain_2(void)
+static void isolate_and_pass_2(void)
 {
     struct mpl_block *block = mpl_block_at(&mini->pool, 2);
     struct mpl_zone *zone = mpl_zone_of(&mini->pool, block);
 
     mini_set_isolated(mini, 2, true);
-    mpl_percpu_drain(&mini->pool);
+    mpl_percpu_pass(&mini->pool);
     mpl_spin_lock(&mini->pool, &zone->lock);
     results[2] = (int)mpl_frames_count(&mini->pool, block, MPL_FRAME_HELD);
     mpl_spin_unlock(&zone->lock);
 }
 
-static void drain(void)
+static void pass(void)
 {
-    isolate_and_drain_2();
+    isolate_and_pass_2();
     mini_set_isolated(mini, 2, false);
 }
 
@@ -350,7 +267,7 @@ static void alloc_0(void)
     results[0] = memplug_slot_alloc(slots[0], &request, &found[0]);
 }
 
-static void end_drain(void)
+static void end_pass(void)
 {
     assert_int_equal(results[2], 0);
     assert_int_equal(results[0], 0);
@@ -362,7 +279,7 @@ static void end_drain(void)
     close_pool();
 }
 
-/* A slot that is opened meanwhile, perhaps just behind the drain's look for open ones. */
+/* A slot that is opened meanwhile, perhaps just behind the pass's look for open ones. */
 static void begin_closed(void)
 {
     open_pool();
@@ -378,8 +295,8 @@ static void open_and_alloc_0(void)
     alloc_0();
 }
 
-/* The drain comes third, or second where there are only two. */
-static void end_free_and_drain(void)
+/* The pass comes third, or second where there are only two. */
+static void end_free_and_pass(void)
 {
     assert_int_equal(results[2], 0);
     assert_int_equal(results[0], 0);
@@ -394,12 +311,7 @@ static void begin_one_slot(void)
     memplug_slot_close(slots[2]);
 }
 
-static void free_by_cpu_1(void)
-{
-    results[1] = memplug_free(&mini->pool, frame, 1);
-}
-
-static void end_two_frees_and_drain(void)
+static void end_two_frees_and_pass(void)
 {
     assert_int_equal(results[2], 0);
     mini_set_isolated(mini, 2, false);
@@ -466,7 +378,7 @@ static void isolate_1(void)
     struct mpl_block *block = mpl_block_at(&mini->pool, 2);
 
     mini_set_isolated(mini, 2, true);
-    results[1] = block->copying;
+    results[1] = __atomic_load_n(&block->copying, __ATOMIC_SEQ_CST);
     mini_set_isolated(mini, 2, false);
 }
 
@@ -532,37 +444,29 @@ static const struct schedules_case cases[] = {
     {"free, and a target that is dropped", 2, begin_held_by_1, {free_0, free_and_target_1},
      end_free_and_target},
     {"free, pin and unpin", 2, begin_owned, {free_0, pin_and_unpin_1}, end_free_and_unpin},
-    {"alloc and drain", 2, begin_held, {alloc_0, drain}, end_drain},
-    {"open, alloc and drain", 2, begin_closed, {open_and_alloc_0, drain}, end_drain},
-    {"free and drain", 2, begin_held, {free_0, drain}, end_free_and_drain},
+    {"alloc and pass", 2, begin_held, {alloc_0, pass}, end_pass},
+    {"open, alloc and pass", 2, begin_closed, {open_and_alloc_0, pass}, end_pass},
+    {"free and pass", 2, begin_held, {free_0, pass}, end_free_and_pass},
     {"first use and a wrong free", 2, begin_fresh, {alloc_0, free_never_1}, end_first_use},
     {"first use and a late free of that frame", 2, begin_fresh_first, {alloc_0, free_1},
      end_late_free},
     {"first use and isolation", 2, open_fresh, {alloc_two_0, isolate_1},
      end_first_use_and_isolation},
     {"neighbours", 2, begin_neighbours, {free_0, recycle_1}, end_neighbours},
-    {"two frees and drain", 3, begin_one_slot, {free_0, free_by_cpu_1, isolate_and_drain_2},
-     end_two_frees_and_drain},
+    {"two frees and pass", 3, begin_one_slot, {free_0, free_by_cpu_1, isolate_and_pass_2},
+     end_two_frees_and_pass},
 };
-
-static void explore(bool fenced)
-{
-    with_fence = fenced;
-    for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
-        print_message("%s: %lu schedules\n", cases[i].name,
-                      (unsigned long)schedules_run(&cases[i]));
-}
 
 static void with_exchange(void **context)
 {
     (void)context;
-    explore(false);
+    explore(cases, sizeof(cases) / sizeof(cases[0]), false);
 }
 
 static void with_a_fence(void **context)
 {
     (void)context;
-    explore(true);
+    explore(cases, sizeof(cases) / sizeof(cases[0]), true);
 }
 
 int main(void)

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MIT */
+/* The pool that scenes of the allocator are played in, by up to three slots of callers' own. */
+#ifndef SCHEDULES_POOL_H
+#define SCHEDULES_POOL_H
+
+#include "mini_pool.h"
+#include "schedules.h"
+
+extern struct mini *mini;
+extern uint8_t mover;
+extern struct memplug_slot *slots[3];
+extern memplug_pfn_t frame, neighbour, found[3];
+extern int results[3]; /* 1: nothing has been tried */
+
+memplug_pfn_t take(struct memplug_slot *slot, uint8_t owner, uint32_t nr_pages);
+
+/* Block 1 is in Normal, block 2 in Movable. */
+void open_fresh(void);
+/* With bitmaps that were written before. */
+void open_pool(void);
+/* All must be free. */
+void close_pool(void);
+
+/* By the slot of that number, or the CPU's, or no slot: results[that number]. */
+void free_0(void);
+void free_1(void);
+void free_by_cpu_1(void);
+void pin_1(void);
+
+void explore(const struct schedules_case *cases, unsigned nr_cases, bool fenced);
+
+#endif
