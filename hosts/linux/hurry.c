@@ -9,9 +9,18 @@
 
 #define HURRY_NICE (-19)
 
-static bool set(const struct mpl_schedule *schedule)
+/* Leaves the nice value alone, and the slice, of which sched_setattr(2) would make one of the
+ * thread's own. */
+static bool set_policy(int policy, int priority)
 {
-    return syscall(SYS_sched_setattr, 0, schedule, 0) == 0;
+    const struct sched_param param = {.sched_priority = priority};
+
+    return syscall(SYS_sched_setscheduler, 0, policy, &param) == 0;
+}
+
+static bool set_nice(int nice)
+{
+    return syscall(SYS_setpriority, PRIO_PROCESS, 0, nice) == 0;
 }
 
 /* A limit of real time is a signal that ends the program, and what passed under fences adds up. */
@@ -25,30 +34,22 @@ static bool may_be_real_time(void)
 
 void mpl_hurry(struct mpl_hurry *hurry)
 {
-    struct mpl_schedule *before = &hurry->before, fast;
+    int policy = (int)syscall(SYS_sched_getscheduler, 0), reset = policy & SCHED_RESET_ON_FORK;
 
-    hurry->hurried = false;
-    if (syscall(SYS_sched_getattr, 0, before, sizeof(*before), 0) != 0 ||
-        (before->policy != SCHED_OTHER && before->policy != SCHED_BATCH &&
-         before->policy != SCHED_IDLE))
-        return;
-    fast = (struct mpl_schedule){
-        .size = sizeof(fast),
-        .policy = SCHED_FIFO,
-        .flags = before->flags,
-        .priority = 1,
-    };
-    hurry->hurried = may_be_real_time() && set(&fast);
-    if (hurry->hurried || before->nice <= HURRY_NICE)
-        return;
-    fast = *before;
-    fast.nice = HURRY_NICE;
-    hurry->hurried = set(&fast);
+    *hurry = (struct mpl_hurry){.policy = policy};
+    if (policy != (SCHED_OTHER | reset) && policy != (SCHED_BATCH | reset) &&
+        policy != (SCHED_IDLE | reset))
+        return; /* its own, or none is told */
+    hurry->real_time = may_be_real_time() && set_policy(SCHED_FIFO | reset, 1);
+    hurry->nice = 20 - (int)syscall(SYS_getpriority, PRIO_PROCESS, 0);
+    hurry->nicer = !hurry->real_time && hurry->nice > HURRY_NICE && set_nice(HURRY_NICE);
 }
 
 void mpl_calm(struct mpl_hurry *hurry)
 {
-    if (hurry->hurried)
-        set(&hurry->before);
-    hurry->hurried = false;
+    if (hurry->real_time)
+        set_policy(hurry->policy, 0);
+    if (hurry->nicer)
+        set_nice(hurry->nice);
+    hurry->real_time = hurry->nicer = false;
 }

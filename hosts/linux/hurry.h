@@ -8,20 +8,10 @@
 #define MPL_LINUX_HURRY_H
 
 #include <stdbool.h>
-#include <stdint.h>
-
-/* struct sched_attr as it was first; some C libraries have it beside the kernel's. */
-struct mpl_schedule {
-    uint32_t size, policy;
-    uint64_t flags;
-    int32_t nice;
-    uint32_t priority;
-    uint64_t runtime_ns, deadline_ns, period_ns;
-};
 
 struct mpl_hurry {
-    bool hurried;
-    struct mpl_schedule before;
+    bool real_time, nicer;
+    int policy, nice; /* as they were */
 };
 
 /* Of the calling thread, which undoes it. A thread with a policy of its own keeps it. */

@@ -9,15 +9,24 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
-static struct mpl_schedule now(void)
+/* struct sched_attr as it was first; some C libraries have it beside the kernel's. */
+struct schedule {
+    uint32_t size, policy;
+    uint64_t flags;
+    int32_t nice;
+    uint32_t priority;
+    uint64_t runtime_ns, deadline_ns, period_ns;
+};
+
+static struct schedule now(void)
 {
-    struct mpl_schedule schedule;
+    struct schedule schedule;
 
     assert_int_equal(syscall(SYS_sched_getattr, 0, &schedule, sizeof(schedule), 0), 0);
     return schedule;
 }
 
-static void set(struct mpl_schedule schedule)
+static void set(struct schedule schedule)
 {
     schedule.size = sizeof(schedule);
     assert_int_equal(syscall(SYS_sched_setattr, 0, &schedule, 0), 0);
@@ -26,7 +35,7 @@ static void set(struct mpl_schedule schedule)
 /* Is this thread allowed to? Others have nothing to see here. */
 static void be_privileged(void)
 {
-    struct mpl_schedule before = now();
+    struct schedule before = now();
     struct sched_param first = {.sched_priority = 1};
 
     if (sched_setscheduler(0, SCHED_FIFO, &first) != 0)
@@ -34,29 +43,30 @@ static void be_privileged(void)
     set(before);
 }
 
-static void assert_same(const struct mpl_schedule *before)
+static void assert_same(const struct schedule *before)
 {
-    struct mpl_schedule after = now();
+    struct schedule after = now();
 
     assert_memory_equal(&after, before, sizeof(after));
 }
 
 static void test_real_time_and_back(void **state)
 {
-    static const struct mpl_schedule kinds[] = {
+    static const struct schedule kinds[] = {
         {.policy = SCHED_OTHER},
         {.policy = SCHED_OTHER, .nice = 7},
         {.policy = SCHED_OTHER, .nice = -20},
         {.policy = SCHED_BATCH, .nice = 3},
         {.policy = SCHED_IDLE},
         {.policy = SCHED_OTHER, .flags = 1 /* reset on fork */},
+        {.policy = SCHED_OTHER, .runtime_ns = 9000000 /* a slice of its own, since Linux 6.12 */},
     };
-    struct mpl_schedule first = now();
+    struct schedule first = now();
 
     (void)state;
     be_privileged();
     for (unsigned i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
-        struct mpl_schedule before;
+        struct schedule before;
         struct mpl_hurry hurry;
 
         set(kinds[i]);
@@ -76,7 +86,7 @@ static void test_real_time_and_back(void **state)
 static void test_a_limit_of_real_time_is_not_used_up(void **state)
 {
     struct rlimit whole, limit;
-    struct mpl_schedule before = now();
+    struct schedule before = now();
     struct mpl_hurry hurry;
 
     (void)state;
@@ -94,16 +104,16 @@ static void test_a_limit_of_real_time_is_not_used_up(void **state)
 
 static void test_a_policy_of_its_own_stays(void **state)
 {
-    static const struct mpl_schedule kinds[] = {
+    static const struct schedule kinds[] = {
         {.policy = SCHED_RR, .priority = 2},
         {.policy = SCHED_FIFO, .priority = 3},
     };
-    struct mpl_schedule first = now();
+    struct schedule first = now();
 
     (void)state;
     be_privileged();
     for (unsigned i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++) {
-        struct mpl_schedule before;
+        struct schedule before;
         struct mpl_hurry hurry;
 
         set(kinds[i]);
