@@ -149,14 +149,16 @@ static int lock_bytes(struct memplug_linux *host, const struct memplug_extent *e
     return result != 0 ? refuse(host, result, "the filesystem cannot lock bytes") : 0;
 }
 
-/* To look whether there is anything is half of what it costs to make a hole of nothing. MADV_REMOVE
- * is refused on locked memory (mlockall) and by some filesystems. */
+/* To look whether there is anything is half of what it costs to make a hole of nothing. A program
+ * that closes the descriptor and has another file there must not do so between the two looks: the
+ * file is looked at last. MADV_REMOVE is refused on locked memory (mlockall) and by some
+ * filesystems. */
 static void give_back(struct memplug_linux *host, const struct mpl_backing *backing,
                       uint64_t address, uint64_t offset, uint64_t size_bytes)
 {
     if (backing->kind == MEMPLUG_BACKING_MEMFD && host->page_bytes == MPL_HOLES_PAGE &&
-        mpl_fd_is(backing->fd, backing->dev, backing->ino) &&
-        mpl_holes_all(backing->fd, offset, size_bytes / MPL_HOLES_PAGE)) {
+        mpl_holes_all(backing->fd, offset, size_bytes / MPL_HOLES_PAGE) &&
+        mpl_fd_is(backing->fd, backing->dev, backing->ino)) {
         return;
     }
     if (mpl_sys_madvise(host->direct.base + address, size_bytes, MADV_REMOVE) != 0 &&
