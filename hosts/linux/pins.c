@@ -238,22 +238,22 @@ static void forget_zeros(const struct mpl_pins_unit *u, uint64_t *data)
     uint64_t words[READ_PAGES * MPL_PINS_PAGE / sizeof(uint64_t)];
     unsigned end = u->first + u->nr;
 
-    for (unsigned nr = u->first; nr < end; nr++) {
-        unsigned first = nr;
-
-        while (nr < end && nr - first < READ_PAGES &&
-               (data[nr / 64] & ~u->before[nr / 64]) >> (nr % 64) & 1)
-            nr++;
-        if (nr == first)
+    for (unsigned first = u->first, stop; first < end; first = stop) {
+        stop = first;
+        while (stop < end && stop - first < READ_PAGES &&
+               (data[stop / 64] & ~u->before[stop / 64]) >> (stop % 64) & 1)
+            stop++;
+        if (stop == first) {
+            stop++;
             continue;
-        uint64_t size = (nr - first) * MPL_PINS_PAGE;
+        }
+        uint64_t size = (stop - first) * MPL_PINS_PAGE;
 
         if (mpl_sys_pread(u->fd, words, size, u->extent + first * MPL_PINS_PAGE) != (long)size)
             continue;
-        for (unsigned page = first; page < nr; page++)
+        for (unsigned page = first; page < stop; page++)
             if (is_zero(words + (page - first) * (MPL_PINS_PAGE / sizeof(*words))))
                 data[page / 64] &= ~((uint64_t)1 << (page % 64));
-        nr--; /* the page that ended the run is the next one's first */
     }
 }
 
