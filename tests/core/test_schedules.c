@@ -364,6 +364,53 @@ static void end_late_free(void)
     close_pool();
 }
 
+/* As offline and online do with a block that is not used: no slot is passed. */
+static void leave_and_return(void)
+{
+    struct memplug *pool = &mini->pool;
+    struct mpl_block *block = mpl_block_at(pool, 2);
+    struct mpl_zone *zone = mpl_zone_of(pool, block);
+
+    mini_set_isolated(mini, 2, true);
+    assert_true(mpl_frames_untouched(pool, block));
+    mpl_spin_lock(pool, &zone->lock);
+    mpl_block_set_state(block, MEMPLUG_BLOCK_GOING_OFFLINE);
+    mpl_withdraw_frames(pool, block);
+    MPL_PUT(block->zone, MEMPLUG_NR_ZONES);
+    mpl_zone_shrink(pool, zone, mpl_block_start(pool, block), mpl_block_pages(&pool->geometry));
+    mpl_block_set_state(block, MEMPLUG_BLOCK_OFFLINE);
+    mpl_spin_unlock(&zone->lock);
+    mpl_block_set_state(block, MEMPLUG_BLOCK_GOING_ONLINE);
+    mpl_spin_lock(pool, &zone->lock);
+    mpl_frames_reset(pool, block);
+    MPL_PUT(block->zone, zone->kind);
+    mpl_zone_grow(pool, zone, mpl_block_start(pool, block), mpl_block_pages(&pool->geometry));
+    mpl_isolate_block(pool, block);
+    mpl_spin_unlock(&zone->lock);
+    mpl_release_frames(pool, mpl_block_data_start(pool, block), mpl_block_data_pages(pool, block));
+    mpl_block_set_state(block, MEMPLUG_BLOCK_ONLINE);
+    mini_set_isolated(mini, 2, false);
+}
+
+static void return_and_alloc_0(void)
+{
+    leave_and_return();
+    alloc_0();
+}
+
+/* Who freed a frame of the block's last life looks into this one, but not while it is away. */
+static void end_return(void)
+{
+    results[1] = results[1] == -MPL_ENODEV ? -MPL_EINVAL : results[1];
+    end_first_use();
+}
+
+static void end_return_and_late_free(void)
+{
+    results[1] = results[1] == -MPL_ENODEV ? -MPL_EINVAL : results[1];
+    end_late_free();
+}
+
 /* Through no slot. */
 static void alloc_two_0(void)
 {
@@ -450,6 +497,10 @@ static const struct schedules_case cases[] = {
     {"first use and a wrong free", 2, begin_fresh, {alloc_0, free_never_1}, end_first_use},
     {"first use and a late free of that frame", 2, begin_fresh_first, {alloc_0, free_1},
      end_late_free},
+    {"first use of a second life, and a wrong free", 2, begin_fresh,
+     {return_and_alloc_0, free_never_1}, end_return},
+    {"first use of a second life, and a late free of that frame", 2, begin_fresh_first,
+     {return_and_alloc_0, free_1}, end_return_and_late_free},
     {"first use and isolation", 2, open_fresh, {alloc_two_0, isolate_1},
      end_first_use_and_isolation},
     {"neighbours", 2, begin_neighbours, {free_0, recycle_1}, end_neighbours},
