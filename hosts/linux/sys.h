@@ -66,7 +66,9 @@ static inline int mpl_sys_madvise(void *start, uint64_t size_bytes, int advice)
 
 /* A program may forbid huge pages to itself, as ruby does, and redis where they are usual: then
  * none is made, and none is seen. They are allowed for as long as we need them. True: they were
- * forbidden. If the program changes its mind in that very moment, this is undone. */
+ * forbidden. If the program changes its mind in that very moment, this is undone; and what it
+ * executes in that moment does not inherit what it has forbidden. For one mover at a time: another
+ * one's may be forbidden while it still moves, and then refuses. */
 static inline bool mpl_sys_huge_allow(void)
 {
     return syscall(SYS_prctl, PR_GET_THP_DISABLE, 0, 0, 0, 0) == 1 &&
