@@ -3,12 +3,14 @@
 #include "live.h"
 
 #include "first_write.h"
+#include "holes.h"
 #include "locks.h"
 #include "sys.h"
 #include "waiters.h"
 
 #include <errno.h>
 #include <sched.h>
+#include <string.h>
 #include <sys/vfs.h>
 
 #define TMPFS_MAGIC_NUMBER 0x01021994
@@ -128,6 +130,21 @@ static int check_unit(const struct memplug_space *space, const struct mpl_live_u
     return 0;
 }
 
+/* Before a child gets its copy of them. */
+static void note_holes(const struct memplug_space *space, const struct mpl_live_unit *unit)
+{
+    unsigned end = unit->first + (unsigned)space->unit_pages;
+    uint64_t data[MPL_PINS_PAGES / 64] = {0};
+
+    if ((unit->record->flags & MPL_UNIT_SHARED) == 0 || unit->from.kind != MEMPLUG_BACKING_MEMFD ||
+        mpl_holes_read(unit->from.fd, unit->from.file_offset - unit->first * space->page_bytes,
+                       MPL_PINS_PAGES, data) != 0)
+        return;
+    for (unsigned page = unit->first; page < end; page++)
+        if (!mpl_live_bit(data, page))
+            space->live->lent[page / 64] |= (uint64_t)1 << (page % 64);
+}
+
 int mpl_live_claim(struct memplug_space *space, struct memplug_move *move,
                    struct mpl_live_unit *unit)
 {
@@ -150,6 +167,7 @@ int mpl_live_claim(struct memplug_space *space, struct memplug_move *move,
         mpl_space_locate(space, move->to.nr, &unit->to, &why) != 0)
         result = -EBUSY;
     if (result == 0) {
+        note_holes(space, unit);
         result = mpl_first_settle_unit(space, index);
         why = result != 0 ? "a forked child has it, and cannot be given a copy" : why;
     }
@@ -297,6 +315,7 @@ static int move_group(struct memplug_space *space, struct memplug_move *moves, u
     live->nr = 0;
     live->why = NULL;
     live->held = false;
+    memset(live->lent, 0, sizeof(live->lent));
     for (unsigned i = 0; i < nr_moves; i++)
         if (mpl_live_claim(space, &moves[i], &live->units[live->nr]) == 0)
             live->nr++;

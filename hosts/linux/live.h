@@ -74,6 +74,7 @@ struct mpl_live {
     /* Bits by page of the extent. */
     uint64_t data[MPL_PINS_PAGES / 64];   /* it has content */
     uint64_t made[MPL_PINS_PAGES / 64]; /* the target has memory for it */
+    uint64_t lent[MPL_PINS_PAGES / 64]; /* was a hole, which giving a child its copy has filled */
 
     const struct memplug_move *window;    /* what was looked at ahead, from this move on */
     uint64_t window_full[MPL_NR_WINDOW / 64]; /* bits by move: its unit had no hole */

@@ -140,6 +140,8 @@ int mpl_live_prepare(struct memplug_space *space)
         set_bits(live->data, 0, MPL_PINS_PAGES);
     else
         read_data(space, live->data);
+    for (unsigned i = 0; i < NR_WORDS; i++)
+        live->data[i] &= ~live->lent[i];
     memcpy(live->made, live->data, sizeof(live->made));
     for (unsigned i = 0, nr; i < live->nr; i += nr) {
         nr = nr_in_row(space, i);
@@ -222,6 +224,23 @@ static bool all_full(const struct memplug_space *space)
     return nr == live->nr;
 }
 
+/* Without a proof. */
+static void read_data_behind(const struct memplug_space *space)
+{
+    struct mpl_live *live = space->live;
+    const struct mpl_live_unit *unit = &live->units[0];
+    struct mpl_pins_unit extent = {
+        .fd = unit->from.fd,
+        .extent = unit->from.file_offset - unit->first * space->page_bytes,
+        .nr = MPL_PINS_PAGES,
+    };
+
+    read_data(space, live->data);
+    for (unsigned i = 0; i < NR_WORDS; i++)
+        extent.before[i] = ~live->lent[i];
+    mpl_pins_forget_zeros(&extent, live->data);
+}
+
 int mpl_live_copy(struct memplug_space *space)
 {
     struct mpl_live *live = space->live;
@@ -230,7 +249,7 @@ int mpl_live_copy(struct memplug_space *space)
     if (live->extent.nr != 0) /* a proof has looked, before it filled the holes */
         memcpy(live->data, live->proof.data, sizeof(live->data));
     else if (!all_full(space))
-        read_data(space, live->data);
+        read_data_behind(space);
     for (unsigned i = 0; i < NR_WORDS; i++) {
         fresh[i] = live->data[i] & ~live->made[i];
         stale[i] = live->made[i] & ~live->data[i];

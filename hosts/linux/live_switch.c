@@ -185,6 +185,21 @@ static const char *why_not_proved(int error)
     }
 }
 
+/* Holes that were filled for a forked child, too, the proof knows by their zeros. */
+static void note_lent(struct mpl_live *live)
+{
+    uint64_t any = 0;
+
+    for (unsigned i = 0; i < MPL_PINS_PAGES / 64; i++)
+        any |= live->lent[i];
+    if (any == 0)
+        return;
+    for (unsigned i = 0; i < MPL_PINS_PAGES / 64; i++)
+        live->extent.before[i] = ~live->lent[i] & (live->extent.filled ? live->extent.before[i]
+                                                                       : UINT64_MAX);
+    live->extent.filled = true;
+}
+
 /* Before the fence: what is to be proved, and what makes the proof short. That a page is held just
  * now is no reason to give up: behind the fence it drains. */
 int mpl_live_extent(struct memplug_space *space)
@@ -207,6 +222,7 @@ int mpl_live_extent(struct memplug_space *space)
         .limit_ns = PROOF_NS,
     };
     mpl_pins_prepare(&space->pins, &live->extent);
+    note_lent(live);
     return 0;
 }
 

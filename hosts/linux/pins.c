@@ -231,9 +231,9 @@ static bool is_zero(const uint64_t *words)
     return any == 0;
 }
 
-/* Was a hole when the unit was prepared, and is one now in all but name. What cannot be read is
- * data. Read through the page cache: the alias is small now, and touching it is a fault a page. */
-static void forget_zeros(const struct mpl_pins_unit *u, uint64_t *data)
+/* What cannot be read is data. Read through the page cache: the alias is small now, and touching it
+ * is a fault a page. */
+void mpl_pins_forget_zeros(const struct mpl_pins_unit *u, uint64_t *data)
 {
     uint64_t words[READ_PAGES * MPL_PINS_PAGE / sizeof(uint64_t)];
     unsigned end = u->first + u->nr;
@@ -279,7 +279,7 @@ int mpl_pins_prove(struct mpl_pins *p, const struct mpl_pins_unit *u, struct mpl
     mpl_sys_huge_forbid(forbidden);
     drop_alias(p);
     if (!err && u->filled)
-        forget_zeros(u, out->data); /* what I/O still wrote has come by now */
+        mpl_pins_forget_zeros(u, out->data); /* what I/O still wrote has come by now */
     return err;
 }
 

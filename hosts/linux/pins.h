@@ -81,7 +81,7 @@ struct mpl_pins_unit {
     unsigned nr_maps;
     uint64_t limit_ns; /* how long to wait for I/O in flight; 0: a single look */
 
-    /* Of mpl_pins_prepare(): it has filled holes, and these pages held data before. */
+    /* Holes were filled, by mpl_pins_prepare() or others; these pages held data before. */
     bool filled;
     uint64_t before[MPL_PINS_PAGES / 64];
 };
@@ -142,6 +142,10 @@ int mpl_pins_prepare(struct mpl_pins *p, struct mpl_pins_unit *u);
  * collapse put into holes of the fenced pages. Pages that were allocated in advance (fallocate)
  * and never touched count as holes: a caller that wants those back must not call it. */
 void mpl_pins_unfill(const struct mpl_pins_unit *u, const struct mpl_pins_proof *proof);
+
+/* Behind a fence: of the fenced pages, those that were holes (u->before) and are all zeros are so
+ * still, in all but name; they lose their bits in data. */
+void mpl_pins_forget_zeros(const struct mpl_pins_unit *u, uint64_t *data);
 
 /* Is every page of [va, va + len) mapped at this moment? No, where nobody can say. */
 bool mpl_pins_mapped(const struct mpl_pins *p, const void *va, size_t len);

@@ -86,6 +86,49 @@ static void several_children_of_several_moments(void **state)
     close_job(job);
 }
 
+#define MEMMAP_KIB 256 /* what two blocks' memmaps and bitmaps may grow by */
+
+/* Memory of the pool in use, KiB. */
+static long used_kib(const struct job *job)
+{
+    struct stat status;
+
+    assert_int_equal(fstat(job->machine.fd, &status), 0);
+    return (long)status.st_blocks / 2;
+}
+
+/* A child gets copies of holes, too, which fills them; what moves has them again. */
+static void move_sparse(enum memplug_pins pins)
+{
+    const struct memplug_space_config config = {.node = MEMPLUG_ANY_NODE, .pins = pins};
+    struct job *job = open_lazy(&config);
+    struct kid kid;
+    long before;
+
+    assert_int_equal(memplug_discard(job->machine.space, job->memory, SIZE), 0);
+    for (uint64_t at = 0; at < SIZE; at += 16 * PAGE)
+        job->memory[at] = 7;
+    before = used_kib(job);
+    kid = fork_kid(job, 0);
+    for (unsigned i = 0; i < 4; i++) {
+        assert_int_equal(machine_offline(&job->machine, i % 2, 5), 0);
+        assert_int_equal(machine_online(&job->machine, i % 2), 0);
+    }
+    assert_in_range(used_kib(job), 0, before + MEMMAP_KIB);
+    assert_true(is_sparse(job->memory));
+    write_one(job);
+    assert_int_equal(ask(&kid, IS_SPARSE), 0);
+    assert_int_equal(end_kid(&kid), 0);
+    close_job(job);
+}
+
+static void what_moves_beside_a_child_stays_sparse(void **state)
+{
+    (void)state;
+    move_sparse(MEMPLUG_PINS_PROVED);
+    move_sparse(MEMPLUG_PINS_TRUSTED);
+}
+
 static atomic_bool stop;
 
 static void *write_on(void *argument)
@@ -329,6 +372,7 @@ int main(void)
         cmocka_unit_test(a_child_keeps_what_it_had),
         cmocka_unit_test(without_settling_it_does_not),
         cmocka_unit_test(several_children_of_several_moments),
+        cmocka_unit_test(what_moves_beside_a_child_stays_sparse),
         cmocka_unit_test(children_beside_a_writer),
         cmocka_unit_test(holes_of_several_children),
         cmocka_unit_test(what_the_forking_thread_writes),
