@@ -128,7 +128,15 @@ static int take_all(struct memplug_space *space)
     return atomic_load(&gate_of(fork)->word) == word_of(fork, REFUSED) ? -EAGAIN : 0;
 }
 
-/* Without a parent the frames do not change any more. */
+/* Its parent has ended, or it is its parent's sibling (CLONE_PARENT), which is not looked for: in
+ * the second case frames change. */
+static bool is_anothers(const struct mpl_fork *fork)
+{
+    long parent = syscall(SYS_getppid); /* 0: it is in another namespace */
+
+    return parent != fork->parent && parent != 0;
+}
+
 int mpl_gate_wait(struct memplug_space *space)
 {
     struct mpl_fork *fork = &space->fork;
@@ -136,13 +144,10 @@ int mpl_gate_wait(struct memplug_space *space)
 
     for (unsigned nr_slices = 0;; nr_slices++) {
         uint32_t word = atomic_load(&gate->word);
-        long parent = syscall(SYS_getppid); /* 0: it is in another namespace */
 
         if (word != word_of(fork, SHUT) && word != word_of(fork, ASKED))
             return word == word_of(fork, OPEN) ? 0 : -EAGAIN;
-        if (parent != fork->parent && parent != 0)
-            return 0;
-        if (word == word_of(fork, SHUT) && nr_slices < CHILD_SLICES)
+        if (word == word_of(fork, SHUT) && nr_slices < CHILD_SLICES && !is_anothers(fork))
             wait_for_change(gate, word);
         else if (pass(fork, word & 7, TAKING))
             return take_all(space);

@@ -2,8 +2,8 @@
 /*
  * Where the child of a lazy fork waits until its parent has adopted it: a word that both see. No
  * frame changes before that. So a child that cannot be reached need not be turned away: its parent
- * asks it to make all its own by itself, and waits. And one that has waited for long does so
- * unasked: its parent may be stopped, or have become another program.
+ * asks it to make all its own by itself, and waits. And one that has waited for long, or is not
+ * its child (CLONE_PARENT), does so unasked: its parent may be stopped, or be another program.
  */
 #ifndef MPL_LINUX_FORK_GATE_H
 #define MPL_LINUX_FORK_GATE_H

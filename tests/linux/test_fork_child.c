@@ -379,6 +379,50 @@ static void who_keeps_its_parent_waiting_ends(void **state)
     }
 }
 
+/* --- a sibling of its parent's ---------------------------------------------------------------- */
+
+/* Who looks for its child does not find it. */
+static int clone_sibling(void *argument)
+{
+    struct job *job = open_lazy(NULL);
+    struct memplug_space *space = job->machine.space;
+    struct kid kid;
+    int pair[2];
+
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
+    CHECK(memplug_space_fork_before(space, false, NULL) == 0);
+    kid.pid = (pid_t)syscall(SYS_clone, CLONE_PARENT | SIGCHLD, NULL, NULL, NULL, NULL);
+    if (kid.pid == 0) {
+        close(pair[0]);
+        if (memplug_space_fork_child(space) != 0)
+            _exit(125);
+        live(job, pair[1], SEED);
+    }
+    *(pid_t *)argument = kid.pid;
+    CHECK(memplug_space_fork_parent(space) == 0);
+    close(pair[1]);
+    kid.socket = pair[0];
+    write_all(job);
+    CHECK(ask(&kid, IS_AS_FORKED) == 0);
+    CHECK(ask(&kid, FORK) == 0);
+    put(&kid, LEAVE);
+    close_job(job);
+    return 0;
+}
+
+static void a_sibling_has_all_its_own(void **state)
+{
+    pid_t *sibling = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    int status;
+
+    (void)state;
+    assert_true(sibling != MAP_FAILED);
+    assert_int_equal(in_child(clone_sibling, sibling), 0);
+    assert_int_equal(waitpid(*sibling, &status, 0), *sibling);
+    assert_int_equal(status, 0);
+    munmap(sibling, PAGE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -388,6 +432,7 @@ int main(void)
         cmocka_unit_test(whatever_becomes_of_a_child),
         cmocka_unit_test(who_may_not_have_its_copy_ends),
         cmocka_unit_test(who_keeps_its_parent_waiting_ends),
+        cmocka_unit_test(a_sibling_has_all_its_own),
     };
 
     return can_be_lazy() ? cmocka_run_group_tests(tests, NULL, NULL) : 77;
