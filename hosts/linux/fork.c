@@ -441,9 +441,7 @@ static int adopt(struct memplug_space *space, bool born)
 
     if (mpl_first_adopt(space) == 0)
         return 0;
-    if (!born)
-        return -EAGAIN;
-    result = mpl_gate_ask(fork);
+    result = born ? mpl_gate_ask(fork) : mpl_gate_refuse(fork);
     if (result != 0)
         return result;
     fork->copies_until = fork->serial + MPL_FORK_COPIES;
@@ -456,7 +454,8 @@ static int adopt(struct memplug_space *space, bool born)
 int memplug_space_fork_parent(struct memplug_space *space)
 {
     int saved = errno;
-    /* Where errno has changed fork() has failed, and nobody needs to be waited for. */
+    /* Where errno has changed fork() has failed, and nobody needs to be waited for. Or a signal's
+     * handler has left it so. */
     int result = space->fork.lazy ? adopt(space, saved == space->fork.saved_errno) : 0;
 
     put_back(space, false);

@@ -100,6 +100,13 @@ int mpl_gate_ask(struct mpl_fork *fork)
     return word == word_of(fork, TAKEN) ? 0 : -EAGAIN;
 }
 
+int mpl_gate_refuse(struct mpl_fork *fork)
+{
+    if (pass(fork, SHUT, REFUSED) || pass(fork, TAKING, REFUSED))
+        return -EAGAIN;
+    return atomic_load(&gate_of(fork)->word) == word_of(fork, TAKEN) ? 0 : -EAGAIN;
+}
+
 /* --- the child -------------------------------------------------------------------------------- */
 
 static bool take_piece(struct memplug_space *space, const struct mpl_fork_piece *piece)

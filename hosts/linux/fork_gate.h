@@ -24,6 +24,9 @@ void mpl_gate_open(struct mpl_fork *fork);
 /* Or it is not: it takes its own. -EAGAIN: there is no child, or it could not, and ends. */
 int mpl_gate_ask(struct mpl_fork *fork);
 
+/* Or there is none, it seems: should there be one, it ends. -EAGAIN; 0: it has taken its own. */
+int mpl_gate_refuse(struct mpl_fork *fork);
+
 /* In the child. -EAGAIN: it must end. */
 int mpl_gate_wait(struct memplug_space *space);
 

@@ -181,7 +181,7 @@ static void who_is_not_dumpable_copies(void **state)
 
 /* --- who is not adopted ----------------------------------------------------------------------- */
 
-enum fate { RUNS, IS_GONE, IS_STOPPED, IS_NOT_BORN };
+enum fate { RUNS, IS_GONE, IS_STOPPED, IS_NOT_BORN, SEEMS_NOT_BORN };
 
 /* The child of a fork whose parent cannot open anything. */
 static int out_of_reach(struct job *job, enum fate fate, struct kid *kid)
@@ -197,7 +197,7 @@ static int out_of_reach(struct job *job, enum fate fate, struct kid *kid)
     CHECK(memplug_space_fork_before(space, false, NULL) == 0);
     CHECK(setrlimit(RLIMIT_NOFILE, &none) == 0);
     kid->pid = fate == IS_NOT_BORN ? -1 : fork();
-    errno = fate == IS_NOT_BORN ? ENOMEM : 0;
+    errno = fate >= IS_NOT_BORN ? ENOMEM : 0;
     if (kid->pid == 0) {
         if (fate == IS_GONE)
             _exit(0);
@@ -225,6 +225,9 @@ static int make_their_own(void *argument)
     uint64_t start = mpl_now_ns();
     CHECK(out_of_reach(job, IS_NOT_BORN, &kid) == -EAGAIN);
     CHECK(mpl_now_ns() - start < 1000000000); /* nobody was waited for */
+    CHECK(out_of_reach(job, SEEMS_NOT_BORN, &kid) == -EAGAIN);
+    CHECK(waitpid(kid.pid, &status, 0) == kid.pid);
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 125);
     CHECK(out_of_reach(job, IS_GONE, &kid) == -EAGAIN);
     CHECK(waitpid(kid.pid, &status, 0) == kid.pid);
     CHECK(out_of_reach(job, IS_STOPPED, &kid) == -EAGAIN);
