@@ -2,7 +2,7 @@
 /*
  * A child that can keep its parent waiting: it has a userfaultfd of its own on memory that it
  * shares, and nobody answers there. Who gives it its copy sleeps in the kernel then, where only the
- * child's end wakes it. So another thread looks at the clock, and ends the child.
+ * child's end wakes it. So another thread looks every now and then, and ends the child.
  */
 #ifndef MPL_LINUX_OVERDUE_H
 #define MPL_LINUX_OVERDUE_H

@@ -329,8 +329,9 @@ static void who_may_not_have_its_copy_ends(void **state)
 
 /* --- a userfaultfd of the child's ------------------------------------------------------------- */
 
-/* Nobody answers its faults. Pages that are not there are marked, or a touch is a fault. */
-static bool enroll(struct job *job, uint64_t mode)
+/* Nobody answers its faults. Pages that are not there are marked, or a touch is a fault. Less than
+ * 0: it cannot be had. */
+static int enroll(struct job *job, uint64_t mode)
 {
     int uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
     struct uffdio_api api = {.api = UFFD_API, .features = UFFD_FEATURE_PAGEFAULT_FLAG_WP |
@@ -339,9 +340,11 @@ static bool enroll(struct job *job, uint64_t mode)
                                   .mode = mode};
     struct uffdio_writeprotect wp = {.range = reg.range, .mode = UFFDIO_WRITEPROTECT_MODE_WP};
 
-    return uffd >= 0 && ioctl(uffd, UFFDIO_API, &api) == 0 &&
-           ioctl(uffd, UFFDIO_REGISTER, &reg) == 0 &&
-           (mode != UFFDIO_REGISTER_MODE_WP || ioctl(uffd, UFFDIO_WRITEPROTECT, &wp) == 0);
+    bool done = uffd >= 0 && ioctl(uffd, UFFDIO_API, &api) == 0 &&
+                ioctl(uffd, UFFDIO_REGISTER, &reg) == 0 &&
+                (mode != UFFDIO_REGISTER_MODE_WP || ioctl(uffd, UFFDIO_WRITEPROTECT, &wp) == 0);
+
+    return done ? uffd : -1;
 }
 
 /* It is ended, by whom its parent's copy waits for, and not left to see what its parent writes. */
@@ -361,7 +364,7 @@ static void who_keeps_its_parent_waiting_ends(void **state)
         assert_int_equal(memplug_space_fork_before(space, false, NULL), 0);
         pid = fork();
         if (pid == 0) {
-            if (memplug_space_fork_child(space) != 0 || !enroll(job, modes[i]) ||
+            if (memplug_space_fork_child(space) != 0 || enroll(job, modes[i]) < 0 ||
                 write(ends[1], "x", 1) != 1)
                 _exit(1);
             for (;;)
@@ -377,6 +380,59 @@ static void who_keeps_its_parent_waiting_ends(void **state)
         close(ends[1]);
         close_job(job);
     }
+}
+
+/* Stops its parent for longer than a child may keep it waiting. */
+static void stop_parent(void)
+{
+    pid_t parent = getppid();
+
+    sleep(1);
+    kill(parent, SIGSTOP);
+    sleep(11);
+    kill(parent, SIGCONT);
+    _exit(0);
+}
+
+/* The child answers after 14 s, 12 of which its parent has been stopped. */
+static int stopped_meanwhile(void *argument)
+{
+    struct job *job = open_lazy(NULL);
+    struct memplug_space *space = job->machine.space;
+    struct kid kid;
+    int pair[2];
+
+    (void)argument;
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
+    CHECK(memplug_space_fork_before(space, false, NULL) == 0);
+    kid.pid = fork();
+    if (kid.pid == 0) {
+        int uffd = memplug_space_fork_child(space) == 0 ? enroll(job, UFFDIO_REGISTER_MODE_MINOR)
+                                                        : -1;
+
+        if (uffd < 0 || write(pair[1], "x", 1) != 1)
+            _exit(1);
+        sleep(14);
+        close(uffd);
+        live(job, pair[1], SEED);
+    }
+    CHECK(memplug_space_fork_parent(space) == 0);
+    kid.socket = pair[0];
+    close(pair[1]);
+    CHECK(read(kid.socket, &(char){0}, 1) == 1);
+    if (fork() == 0)
+        stop_parent();
+    write_all(job);
+    CHECK(stat_of(&job->machine).nr_children_ended == 0);
+    CHECK(ask(&kid, IS_AS_FORKED) == 0 && end_kid(&kid) == 0);
+    close_job(job);
+    return 0;
+}
+
+static void time_in_which_its_parent_is_stopped_does_not_count(void **state)
+{
+    (void)state;
+    assert_int_equal(in_child(stopped_meanwhile, NULL), 0);
 }
 
 /* --- a sibling of its parent's ---------------------------------------------------------------- */
@@ -432,6 +488,7 @@ int main(void)
         cmocka_unit_test(whatever_becomes_of_a_child),
         cmocka_unit_test(who_may_not_have_its_copy_ends),
         cmocka_unit_test(who_keeps_its_parent_waiting_ends),
+        cmocka_unit_test(time_in_which_its_parent_is_stopped_does_not_count),
         cmocka_unit_test(a_sibling_has_all_its_own),
     };
 
