@@ -147,6 +147,18 @@ static int zero(struct memplug_space *space, const struct mpl_span *span)
     return result;
 }
 
+/* By the call that the program makes, and those of any allocator: in a sandbox no others may be
+ * allowed. It does so where all is mapped and nothing locked. */
+static bool drop(struct memplug_space *space, const struct mpl_span *span, int advice)
+{
+    if ((advice != MADV_DONTNEED && advice != MADV_FREE) || mpl_child_room(space) != 0 ||
+        mpl_sys_madvise(span->va, span->size_bytes, MADV_DONTNEED) != 0 ||
+        replace(space, span) != 0)
+        return false;
+    mpl_child_emptied(space, span->va, span->size_bytes);
+    return true;
+}
+
 static int give_back(struct memplug_space *space, struct mpl_span *span, int advice)
 {
     bool locked = mpl_child_locked(span->va, span->size_bytes);
@@ -179,6 +191,8 @@ static int give_back_all(struct memplug_space *space, char *va, uint64_t size_by
     int result = error_of(mpl_sys_madvise(va, 0, advice)), missing = 0; /* known here? */
 
     while (result == 0 && mpl_child_next(space, &span, va + size_bytes)) {
+        if (span.shared && drop(space, &span, advice))
+            continue;
         if (span.shared && mpl_child_mapped(span.va, span.size_bytes))
             result = give_back(space, &span, advice);
         else

@@ -132,6 +132,47 @@ static void without_memory_a_child_cannot_fork(void **state)
     close_job(job);
 }
 
+/* --- a sandbox -------------------------------------------------------------------------------- */
+
+#define MAY(call) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_##call, 0, 1), \
+                  BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)
+
+/* Only what an allocator may do, as OpenSSH lets its child: two advices, and new memory. All else
+ * ends it. */
+static int give_back_in_sandbox(struct job *job)
+{
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        MAY(mmap), MAY(munmap), MAY(rt_sigprocmask), MAY(futex), MAY(exit_group),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_madvise, 0, 4),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, MADV_DONTNEED, 1, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, MADV_FREE, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+    };
+    const struct sock_fprog program = {.len = sizeof(filter) / sizeof(*filter), .filter = filter};
+    struct memplug_space *space = job->machine.space;
+
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 ||
+        prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0) != 0)
+        return 1;
+    if (memplug_space_child_advise(space, job->memory, MIB, MADV_DONTNEED) != 0 ||
+        memplug_space_child_advise(space, job->memory + MIB, MIB, MADV_FREE) != 0 ||
+        memplug_space_child_unmap(space, job->memory + 2 * MIB, MIB) != 0)
+        return 2;
+    return all_zero(job->memory, 2 * MIB) ? 0 : 3;
+}
+
+static void memory_is_given_back_in_a_sandbox(void **state)
+{
+    struct job *job = open_lazy(NULL);
+
+    (void)state;
+    assert_int_equal(in_lazy_child(job, give_back_in_sandbox), 0);
+    close_job(job);
+}
+
 /* --- where a child is found ------------------------------------------------------------------- */
 
 struct rest {
@@ -484,6 +525,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_child_forks_while_another_thread_calls),
         cmocka_unit_test(without_memory_a_child_cannot_fork),
+        cmocka_unit_test(memory_is_given_back_in_a_sandbox),
         cmocka_unit_test(a_child_without_its_first_thread),
         cmocka_unit_test(whatever_becomes_of_a_child),
         cmocka_unit_test(who_may_not_have_its_copy_ends),
