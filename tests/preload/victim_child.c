@@ -70,11 +70,19 @@ static int test_ended(void)
     return 0;
 }
 
+/* A descriptor that has it from the beginning, or afterwards. */
+static int open_direct(bool at_once)
+{
+    int fd = open("lent", O_RDWR | O_CREAT | O_CLOEXEC | (at_once ? O_DIRECT : 0), 0600);
+
+    return at_once || (fd >= 0 && fcntl(fd, F_SETFL, O_DIRECT) == 0) ? fd : -1;
+}
+
 /* What is read after the call: from a pipe that a child has spliced memory to, and by a disk. */
-static void child_lends(unsigned char *memory, size_t size, int pipe, int ready)
+static void child_lends(unsigned char *memory, size_t size, int pipe, int ready, bool at_once)
 {
     struct iovec part = {.iov_base = memory, .iov_len = 8 * PAGE};
-    int fd = open("lent", O_RDWR | O_CREAT | O_DIRECT | O_CLOEXEC, 0600);
+    int fd = open_direct(at_once);
 
     CHECK(vmsplice(pipe, &part, 1, 0) == (ssize_t)part.iov_len);
     CHECK(write(ready, "x", 1) == 1);
@@ -108,7 +116,7 @@ static int test_lends(void)
         CHECK(pipe(pipes) == 0 && pipe(ready) == 0);
         pid = fork();
         if (pid == 0)
-            child_lends(memory, size, pipes[1], ready[1]);
+            child_lends(memory, size, pipes[1], ready[1], round % 2 == 0);
         CHECK(pid > 0 && read(ready[0], seen, 1) == 1);
         usleep((useconds_t)(rand_r(&seed) % 6000));
         memset(memory, 0xdd, size);

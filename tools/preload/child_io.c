@@ -104,12 +104,12 @@ MPL_PRE_EXPORT int setsockopt(int fd, int level, int name, const void *value, so
 
 /* By the C library's own, where a thread can be cancelled. Looked up at the start, alone: later
  * that would wait for whoever loads a library. */
-enum { OPEN, OPEN64, OPENAT, OPENAT64, NR_CALLS };
+enum { OPEN, OPEN64, OPENAT, OPENAT64, FCNTL, NR_CALLS };
 static _Atomic(void *) calls[NR_CALLS];
 
 static void *real(unsigned which)
 {
-    static const char *const names[] = {"open", "open64", "openat", "openat64"};
+    static const char *const names[] = {"open", "open64", "openat", "openat64", "fcntl64"};
     void *found = atomic_load_explicit(&calls[which], memory_order_acquire);
 
     if (!found) {
@@ -207,4 +207,41 @@ MPL_PRE_EXPORT int __openat_2(int folder, const char *path, int flags)
 MPL_PRE_EXPORT int __openat64_2(int folder, const char *path, int flags)
 {
     return openat_by(OPENAT64, folder, path, flags, 0);
+}
+
+/* What is more than the system call goes to the C library: not what our own calls are, which may
+ * come before anything can be looked up. */
+static int control(int fd, int command, void *argument)
+{
+    if (command == F_SETLKW || command == F_OFD_SETLKW || command == F_GETOWN) {
+        union {
+            void *found;
+            int (*call)(int fd, int command, ...);
+        } fcntl_real = {.found = real(FCNTL)};
+
+        return fcntl_real.call(fd, command, argument);
+    }
+    if (command == F_SETFL && ((uintptr_t)argument & O_DIRECT) != 0 && !own_all())
+        return -1;
+    return (int)syscall(SYS_fcntl, fd, command, argument);
+}
+
+#define ARGUMENT(argument)                                                                        \
+    va_list arguments;                                                                            \
+    void *argument;                                                                               \
+                                                                                                  \
+    va_start(arguments, command);                                                                 \
+    argument = va_arg(arguments, void *);                                                         \
+    va_end(arguments)
+
+MPL_PRE_EXPORT int fcntl(int fd, int command, ...)
+{
+    ARGUMENT(argument);
+    return control(fd, command, argument);
+}
+
+MPL_PRE_EXPORT int fcntl64(int fd, int command, ...)
+{
+    ARGUMENT(argument);
+    return control(fd, command, argument);
 }
