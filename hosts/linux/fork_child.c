@@ -263,49 +263,43 @@ static int own_page(const struct memplug_space *space, char *va, uint32_t attr)
     return errno == ENOMEM && !mpl_child_mapped(va, space->page_bytes) ? 0 : -errno;
 }
 
-static int own(const struct memplug_space *space, const struct mpl_span *span)
+static int own(const struct memplug_space *space, uint32_t attr, char *va, uint64_t size_bytes)
 {
-    uint32_t attr = space->fork.pieces[span->piece].attr;
     int result = 0;
 
     if ((attr & PROT_WRITE) == 0)
         return 0; /* since it was made so */
-    if (mpl_sys_madvise(span->va, span->size_bytes, MADV_POPULATE_WRITE) == 0)
-        return inherit(span->va, span->size_bytes, attr);
-    for (uint64_t at = 0; at < span->size_bytes && result == 0; at += space->page_bytes)
-        result = own_page(space, span->va + at, attr);
+    if (mpl_sys_madvise(va, size_bytes, MADV_POPULATE_WRITE) == 0)
+        return inherit(va, size_bytes, attr);
+    for (uint64_t at = 0; at < size_bytes && result == 0; at += space->page_bytes)
+        result = own_page(space, va + at, attr);
     return result;
 }
 
+/* By the table and not by the address: a heap in thousands of pieces is owned as a whole. */
 int mpl_child_own(struct memplug_space *space, char *va, uint64_t size_bytes)
 {
+    const struct mpl_fork *fork = &space->fork;
     uintptr_t mask = space->page_bytes - 1;
-    struct mpl_span span = {.va = va - ((uintptr_t)va & mask)};
-    char *end = space->window.base + space->window.size_bytes;
+    char *start = va - ((uintptr_t)va & mask), *end = space->window.base + space->window.size_bytes;
     int result = 0;
 
     if (size_bytes < (uintptr_t)end - (uintptr_t)va)
         end = (char *)(((uintptr_t)va + size_bytes + mask) & ~mask);
+    for (uint64_t i = 0; i < fork->nr && result == 0; i++) {
+        const struct mpl_fork_piece *piece = &fork->pieces[i];
+        char *from = piece->va > start ? piece->va : start;
+        char *to = piece->va + piece->size_bytes < end ? piece->va + piece->size_bytes : end;
 
-    while (result == 0 && mpl_child_next(space, &span, end))
-        if (span.shared)
-            result = own(space, &span);
+        if (piece->kind == MPL_FORK_SHARE && from < to)
+            result = own(space, piece->attr, from, (uint64_t)(to - from));
+    }
     return result;
 }
 
 static int own_all(struct memplug_space *space)
 {
-    struct mpl_fork *fork = &space->fork;
-    int result = 0;
-
-    for (uint64_t i = 0; i < fork->nr && result == 0; i++) {
-        const struct mpl_span all = {
-            .va = fork->pieces[i].va, .size_bytes = fork->pieces[i].size_bytes, .piece = i};
-
-        if (fork->pieces[i].kind == MPL_FORK_SHARE)
-            result = own(space, &all);
-    }
-    return result;
+    return mpl_child_own(space, space->window.base, space->window.size_bytes);
 }
 
 int memplug_space_child_own(struct memplug_space *space, void *address, uint64_t size_bytes)
