@@ -4,16 +4,20 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/fsuid.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -132,6 +136,50 @@ static int test_lends(void)
     return 0;
 }
 
+/* From now on the kernel has no memory for copies. */
+static void refuse_copies(void)
+{
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_madvise, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, MADV_POPULATE_WRITE, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOMEM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    const struct sock_fprog program = {.len = 6, .filter = filter};
+
+    CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+    CHECK(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program, 0, 0) == 0);
+}
+
+/* A child that is born with a descriptor of direct I/O, and no memory, ends. */
+static int test_poor(void)
+{
+    unsigned char *memory = malloc(OBJECT_BYTES);
+
+    CHECK(memory);
+    memset(memory, 9, OBJECT_BYTES);
+    while (!moved_enough())
+        usleep(1000);
+    for (unsigned direct = 0; direct < 2; direct++) {
+        int fd = direct ? open_direct(true) : -1, status;
+        pid_t pid;
+
+        if (direct && fd < 0)
+            return 77;
+        pid = fork();
+        if (pid == 0)
+            _exit(memory[100] == 9 ? 3 : 4);
+        CHECK(pid > 0 && waitpid(pid, &status, 0) == pid && WIFEXITED(status));
+        CHECK(WEXITSTATUS(status) == (direct ? 125 : 3));
+        if (!direct)
+            refuse_copies();
+    }
+    free(memory);
+    return 0;
+}
+
 static void drop_trace(void)
 {
     struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
@@ -214,6 +262,8 @@ int main(int argc, char **argv)
         return test_ended();
     if (argc == 2 && strcmp(argv[1], "lends") == 0)
         return test_lends();
+    if (argc == 2 && strcmp(argv[1], "poor") == 0)
+        return test_poor();
     if (argc == 2 && strcmp(argv[1], "hides") == 0)
         return test_hides();
     if (argc == 2 && strcmp(argv[1], "space") == 0)

@@ -155,6 +155,8 @@ static void in_grandchild(void)
 
 static void be_child(bool listed)
 {
+    struct mpl_line line = {.length = 0};
+
     if (mpl_pre_child())
         in_grandchild();
     if (atomic_load_explicit(&mpl_preload.state, memory_order_relaxed) != MPL_PRE_READY)
@@ -163,8 +165,12 @@ static void be_child(bool listed)
         end_child();
     mpl_pre_serve_forget(listed);
     atomic_store(&inherited, mpl_preload.space);
-    if (!mpl_pre_child_born())
+    if (!mpl_pre_child_born()) {
+        mpl_line_add(&line, "a forked child ends: it has a descriptor of direct I/O, and no memory"
+                            " for a copy of what it shares");
+        mpl_say(&line);
         end_child();
+    }
     atomic_store_explicit(&registering.word, 0, memory_order_relaxed); /* who held it is not here */
     atomic_store_explicit(&mpl_preload.state, MPL_PRE_NONE, memory_order_release);
     begun = false;
