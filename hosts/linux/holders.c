@@ -304,6 +304,8 @@ const char *mpl_holders_registered(struct memplug_space *space, bool again)
     if (mpl_proc_each("/proc/thread-self/fd", look.deadline_ns, find_registrar, &look) &&
         (again || mpl_proc_lines("/proc/thread-self/maps", look.deadline_ns, is_no_ring, &look)))
         return NULL;
+    if (mpl_now_ns() >= look.deadline_ns)
+        return "too many descriptors or mappings to see whether an io_uring has registered buffers";
     return holders->nr_of[MEMPLUG_HOLDER_DEVICE] != 0
                ? "a device (VFIO, RDMA) may write to memory without a fault"
                : "an io_uring has registered buffers, which are written without a fault";
