@@ -94,7 +94,7 @@ int mpl_gate_ask(struct mpl_fork *fork)
         wait_for_change(gate, word);
         nr_slices = atomic_load(&gate->nr_steps) == nr_steps ? nr_slices + 1 : 0;
         nr_steps = atomic_load(&gate->nr_steps);
-        if (nr_slices == (nr_steps == 0 ? ARRIVAL_SLICES : STEP_SLICES))
+        if (nr_slices >= (nr_steps == 0 ? ARRIVAL_SLICES : STEP_SLICES))
             pass(fork, word & 7, REFUSED);
     }
     return word == word_of(fork, TAKEN) ? 0 : -EAGAIN;
