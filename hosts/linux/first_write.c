@@ -498,7 +498,7 @@ int mpl_first_open(struct memplug_space *space, void (*ended)(int pid), const ch
         .ended = ended, .nr_ended = &space->counters.nr_children_ended};
     error = map(first) ? enroll_bell(first) : -ENOMEM;
     if (error == 0)
-        error = mpl_gates_open(&space->fork, host);
+        error = mpl_gates_open(&space->fork);
     if (error == 0) {
         error = start(first);
         *why = first->why;

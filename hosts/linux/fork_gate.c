@@ -20,12 +20,11 @@ struct mpl_gate {
 };
 enum { SHUT, OPEN, REFUSED, ASKED, TAKING, TAKEN };
 
-int mpl_gates_open(struct mpl_fork *fork, struct memplug_linux *host)
+int mpl_gates_open(struct mpl_fork *fork)
 {
     void *gates = mpl_sys_mmap(NULL, NR_GATES * sizeof(*fork->gates), PROT_READ | PROT_WRITE,
                                MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
-    (void)host;
     fork->gates = gates == MAP_FAILED ? NULL : gates;
     return fork->gates ? 0 : -ENOMEM;
 }

@@ -13,7 +13,7 @@
 struct mpl_gate;
 
 /* -ENOMEM. */
-int mpl_gates_open(struct mpl_fork *fork, struct memplug_linux *host);
+int mpl_gates_open(struct mpl_fork *fork);
 void mpl_gates_close(struct mpl_fork *fork, struct memplug_linux *host);
 
 /* Before the fork. */
