@@ -72,16 +72,6 @@ struct kid {
 enum { IS_AS_FORKED, IS_OWN, IS_ZERO, IS_SPARSE, IS_THE_SAME, WRITE_ALL, UNMAP_HALF, MOVE_HALF,
        PROTECT, PROTECT_OWN, HIDE, HIDE_OWN, DISCARD, DISCARD_RAW, FORK, FORK_RAW, EXEC, LEAVE };
 
-/* One page in sixteen begins with a 7, and nothing else is there. */
-static inline bool is_sparse(const char *memory)
-{
-    bool is = true;
-
-    for (uint64_t at = 0; at < SIZE && is; at += PAGE)
-        is = memory[at] == (at % (16 * PAGE) == 0 ? 7 : 0) && all_zero(memory + at + 8, PAGE - 8);
-    return is;
-}
-
 static inline int fork_and_look(struct job *job, bool raw, uint64_t seed)
 {
     int status = 0;
@@ -123,7 +113,7 @@ static inline int answer(struct job *job, int question, uint64_t seed)
         return words_hold(job->memory, SIZE, question == IS_OWN ? 77 : seed) ? 0 : 1;
     case IS_ZERO:
     case IS_SPARSE:
-        return (question == IS_ZERO ? all_zero(job->memory, SIZE) : is_sparse(job->memory)) ? 0 : 1;
+        return (question == IS_ZERO ? all_zero : is_sparse)(job->memory, SIZE) ? 0 : 1;
     case IS_THE_SAME: /* as it was at the first time */
         now = sum_of(job);
         sum = sum ? sum : now;

@@ -169,4 +169,16 @@ static inline bool all_zero(const void *start, uint64_t size_bytes)
     return true;
 }
 
+/* One page in sixteen begins with a 7, and nothing else is there. */
+static inline bool is_sparse(const void *start, uint64_t size_bytes)
+{
+    const char *memory = start;
+    uint64_t at = 0;
+
+    while (at < size_bytes && memory[at] == (at % (16 * PAGE) == 0 ? 7 : 0) &&
+           all_zero(memory + at + 8, PAGE - 8))
+        at += PAGE;
+    return at == size_bytes;
+}
+
 #endif

@@ -115,7 +115,7 @@ static void move_sparse(enum memplug_pins pins)
         assert_int_equal(machine_online(&job->machine, i % 2), 0);
     }
     assert_in_range(used_kib(job), 0, before + MEMMAP_KIB);
-    assert_true(is_sparse(job->memory));
+    assert_true(is_sparse(job->memory, SIZE));
     write_one(job);
     assert_int_equal(ask(&kid, IS_SPARSE), 0);
     assert_int_equal(end_kid(&kid), 0);
