@@ -137,8 +137,8 @@ typedef int change_t(unsigned a, unsigned b, unsigned c);
 
 /* The C library's own, since it changes all threads (but setfsuid(), which leaves the process not
  * dumpable); arguments that it has not do no harm. A parent gives its children their copies while
- * it can. (capset(2) is of one thread, and not of the library's; and who becomes undumpable can trace
- * whom he could.) */
+ * it can. (capset(2) is of one thread, and not of the library's; and who becomes undumpable can
+ * trace whom he could.) */
 static int change(const char *name, _Atomic(void *) *known, unsigned a, unsigned b, unsigned c)
 {
     union {
