@@ -107,11 +107,16 @@ static void empty(struct memplug *pool, struct mpl_slot *slot, bool all)
     }
 }
 
-void mpl_slot_drain(struct memplug *pool, struct mpl_slot *slot)
+static void pass_slot(struct memplug *pool, struct mpl_slot *slot, bool drain)
 {
     mpl_slot_stop(pool, slot);
-    empty(pool, slot, true);
+    empty(pool, slot, drain);
     mpl_slot_start(slot);
+}
+
+void mpl_slot_drain(struct memplug *pool, struct mpl_slot *slot)
+{
+    pass_slot(pool, slot, true);
 }
 
 /* One bit each of the slots of callers' own that are open now, whose owners are asked to stop. */
@@ -137,13 +142,8 @@ static void pass_slots(struct memplug *pool, bool drain)
 {
     uint64_t stopped;
 
-    for (unsigned i = 0; i < pool->nr_slots; i++) {
-        struct mpl_slot *slot = &pool->slots[i];
-
-        mpl_slot_stop(pool, slot);
-        empty(pool, slot, drain);
-        mpl_slot_start(slot);
-    }
+    for (unsigned i = 0; i < pool->nr_slots; i++)
+        pass_slot(pool, &pool->slots[i], drain);
     stopped = ask_all_to_stop(pool);
     if (stopped != 0)
         fence(pool);

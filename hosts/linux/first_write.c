@@ -5,6 +5,7 @@
 #include "attend.h"
 #include "children.h"
 #include "fork_gate.h"
+#include "hurry.h"
 #include "sys.h"
 
 #include <errno.h>
@@ -24,7 +25,6 @@
 #define RUN_BYTES ((uint64_t)64 << 10) /* settled around a first write: see bench/fork.c */
 #define RETRY_NS 1000000
 #define IDLE_S 1                       /* between two looks whether children have ended */
-#define HURRY_NICE (-19)
 
 enum errand { LOOK, SETTLE, SETTLE_UNIT, ATTEND, ADOPT, STOP };
 
@@ -281,7 +281,7 @@ static void *life(void *argument)
     struct uffd_msg msg;
 
     /* Writers wait for it: where it may, it goes first. */
-    syscall(SYS_setpriority, PRIO_PROCESS, 0, HURRY_NICE);
+    syscall(SYS_setpriority, PRIO_PROCESS, 0, MPL_HURRY_NICE);
     first->result = settle_in(first);
     stopping = first->result != 0;
     atomic_store_explicit(&first->turn, 0, memory_order_release);

@@ -11,6 +11,8 @@
 #include "attend.h"
 #include "attrs.h"
 #include "fork_gate.h"
+#include "holders.h"
+#include "proc.h"
 #include "sys.h"
 
 #include <errno.h>
@@ -48,6 +50,21 @@ static void close_all(struct memplug_space *space)
             mpl_fd_close(host->backings[i].fd, host->backings[i].dev, host->backings[i].ino);
 }
 
+static bool reads_at_once(void *context, int fd)
+{
+    (void)context;
+    return !mpl_holders_reads_later(fd);
+}
+
+/* What it lends to the kernel must not be its parent's, who may write there once the child has its
+ * copies. What cannot be looked at may be one of these. */
+static int own_for_descriptors(struct memplug_space *space)
+{
+    if (mpl_proc_each("/proc/thread-self/fd", mpl_now_ns() + MPL_HOLDERS_NS, reads_at_once, NULL))
+        return 0;
+    return memplug_space_child_own(space, space->window.base, space->window.size_bytes);
+}
+
 int memplug_space_fork_child(struct memplug_space *space)
 {
     struct mpl_fork *fork = &space->fork;
@@ -63,6 +80,8 @@ int memplug_space_fork_child(struct memplug_space *space)
     if (fork->lazy)
         result = mpl_gate_wait(space);
     fork->first = NULL;
+    if (fork->lazy && result == 0)
+        result = own_for_descriptors(space);
     errno = saved;
     return result;
 }

@@ -126,6 +126,11 @@ static bool is_zerocopy(int fd)
     return getsockopt(fd, SOL_SOCKET, SO_ZEROCOPY, &on, &size) == 0 && on != 0;
 }
 
+bool mpl_holders_reads_later(int fd)
+{
+    return is_direct(fd) || is_zerocopy(fd);
+}
+
 #define TARGET_BYTES 64u
 
 /* What a descriptor is of; nothing if it is gone. */

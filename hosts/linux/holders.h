@@ -38,6 +38,9 @@ void mpl_holders_look(struct memplug_space *space);
  * who sleeps at a stand-in. */
 const char *mpl_holders_registered(struct memplug_space *space, bool again);
 
+/* Direct I/O, or a socket without copies: by it memory is read after the call, or by a device. */
+bool mpl_holders_reads_later(int fd);
+
 /* The next one that is told and has a page in these frames, from *at on; null: no more. With the
  * lock. futex: such as wait there, instead of such as hold it. */
 const struct memplug_holder *mpl_holders_next(const struct memplug_space *space, uint64_t first_pfn,

@@ -7,8 +7,6 @@
 #include <sched.h>
 #include <sys/resource.h>
 
-#define HURRY_NICE (-19)
-
 /* Leaves the nice value alone, and the slice, of which sched_setattr(2) would make one of the
  * thread's own. */
 static bool set_policy(int policy, int priority)
@@ -42,7 +40,7 @@ void mpl_hurry(struct mpl_hurry *hurry)
         return; /* its own, or none is told */
     hurry->real_time = may_be_real_time() && set_policy(SCHED_FIFO | reset, 1);
     hurry->nice = 20 - (int)syscall(SYS_getpriority, PRIO_PROCESS, 0);
-    hurry->nicer = !hurry->real_time && hurry->nice > HURRY_NICE && set_nice(HURRY_NICE);
+    hurry->nicer = !hurry->real_time && hurry->nice > MPL_HURRY_NICE && set_nice(MPL_HURRY_NICE);
 }
 
 void mpl_calm(struct mpl_hurry *hurry)

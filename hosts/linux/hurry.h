@@ -9,6 +9,8 @@
 
 #include <stdbool.h>
 
+#define MPL_HURRY_NICE (-19)
+
 struct mpl_hurry {
     bool real_time, nicer;
     int policy, nice; /* as they were */

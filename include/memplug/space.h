@@ -135,7 +135,9 @@ bool memplug_space_has(const struct memplug_space *space, const void *address);
  * parent: after a 0, whether or not there is a child, with errno as fork() has left it: if it has
  * changed there is none. -EAGAIN, of lazy forks only: there is no child, or one that is out of
  * reach and has no memory for copies: it gets this too, and must end; all else is done.
- * child: what it has is its own; descriptors of the host and the space are closed. Nothing of the
+ * child: what it has is its own; descriptors of the host and the space are closed. -ENOMEM: it was
+ * born with a descriptor of direct I/O or a socket without copies, and there is no memory for what
+ * it must not share then; it must end, too. Nothing of the
  * pool, host and space may be used afterwards but memplug_space_has() and memplug_space_child_*().
  */
 int memplug_space_fork_check(const struct memplug_space *space, bool alone,

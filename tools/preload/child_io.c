@@ -3,7 +3,8 @@
  * A forked child whose memory is read after the call has returned, or by a device: by way of a pipe
  * (vmsplice), of direct I/O, of a socket without copies. The kernel holds the frames for that,
  * which the parent may write to once the child has its own copy. So such memory is made the child's
- * before: what is spliced, and all of it where it has a descriptor of the other two kinds.
+ * before: what is spliced, and all of it where it makes a descriptor of the other two kinds. (Of
+ * those that it was born with memplug_space_fork_child() knows.)
  */
 #define _GNU_SOURCE
 #undef _FILE_OFFSET_BITS /* open and open64 are both to be defined */
@@ -17,15 +18,6 @@
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
-
-/* The kernel's record of a directory entry. */
-struct entry {
-    uint64_t ino;
-    int64_t off;
-    uint16_t length;
-    uint8_t type;
-    char name[];
-};
 
 /* False, with errno: there is no memory for it. */
 static bool own(struct memplug_space *space, void *address, size_t size_bytes)
@@ -41,49 +33,6 @@ static bool own_all(void)
 {
     return own(mpl_pre_child(), NULL, SIZE_MAX);
 }
-
-/* --- descriptors that it was born with -------------------------------------------------------- */
-
-static bool holds_pages(int fd)
-{
-    int flags = (int)syscall(SYS_fcntl, fd, F_GETFL), set = 0;
-    socklen_t size = sizeof(set);
-
-    return (flags >= 0 && (flags & O_DIRECT) != 0 && (flags & O_PATH) == 0) ||
-           (getsockopt(fd, SOL_SOCKET, SO_ZEROCOPY, &set, &size) == 0 && set != 0);
-}
-
-static bool any_holds_pages(int folder)
-{
-    _Alignas(uint64_t) char bytes[2048];
-    long length;
-
-    while ((length = syscall(SYS_getdents64, folder, bytes, sizeof(bytes))) > 0)
-        for (long at = 0; at < length;) {
-            const struct entry *entry = (const void *)(bytes + at);
-            uint64_t fd;
-
-            if (mpl_text_number(mpl_text_of(entry->name), &fd) && holds_pages((int)fd))
-                return true;
-            at += entry->length;
-        }
-    return length != 0; /* what cannot be read may be one */
-}
-
-bool mpl_pre_child_born(void)
-{
-    int saved = errno;
-    int folder = (int)syscall(SYS_openat, AT_FDCWD, "/proc/self/fd",
-                              O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-    bool owns = (folder >= 0 && !any_holds_pages(folder)) || own_all();
-
-    if (folder >= 0)
-        syscall(SYS_close, folder);
-    errno = saved;
-    return owns;
-}
-
-/* --- those that it makes ---------------------------------------------------------------------- */
 
 MPL_PRE_EXPORT ssize_t vmsplice(int fd, const struct iovec *parts, size_t nr, unsigned flags)
 {

@@ -156,21 +156,23 @@ static void in_grandchild(void)
 static void be_child(bool listed)
 {
     struct mpl_line line = {.length = 0};
+    int error = before_error;
 
     if (mpl_pre_child())
         in_grandchild();
     if (atomic_load_explicit(&mpl_preload.state, memory_order_relaxed) != MPL_PRE_READY)
         return;
-    if (before_error != 0 || memplug_space_fork_child(mpl_preload.space) != 0)
-        end_child();
-    mpl_pre_serve_forget(listed);
-    atomic_store(&inherited, mpl_preload.space);
-    if (!mpl_pre_child_born()) {
+    if (error == 0)
+        error = memplug_space_fork_child(mpl_preload.space);
+    if (error == -ENOMEM && before_error == 0) {
         mpl_line_add(&line, "a forked child ends: it has a descriptor of direct I/O, and no memory"
                             " for a copy of what it shares");
         mpl_say(&line);
-        end_child();
     }
+    if (error != 0)
+        end_child();
+    mpl_pre_serve_forget(listed);
+    atomic_store(&inherited, mpl_preload.space);
     atomic_store_explicit(&registering.word, 0, memory_order_relaxed); /* who held it is not here */
     atomic_store_explicit(&mpl_preload.state, MPL_PRE_NONE, memory_order_release);
     begun = false;

@@ -186,7 +186,4 @@ bool mpl_pre_child_advises(void *address, size_t size_bytes, int advice, int *re
 /* *address: where to, then the result, or MAP_FAILED. */
 bool mpl_pre_child_remaps(void *old, size_t old_bytes, size_t new_bytes, int flags, void **address);
 
-/* child_io.c: it has descriptors of its parent's. False: there is no memory for what that takes. */
-bool mpl_pre_child_born(void);
-
 #endif
