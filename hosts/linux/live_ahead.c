@@ -78,7 +78,7 @@ static bool begin_extent(const struct memplug_space *space, uint64_t pfn)
     return can_be_huge(space, pfn) &&
            !mpl_pins_mapped(&space->pins, mpl_frame_va(space, pfn), MPL_PINS_EXTENT) &&
            mpl_space_locate(space, pfn, &at, &why) == 0 &&
-           mpl_sys_fallocate(at.fd, FALLOC_FL_KEEP_SIZE, at.file_offset, space->page_bytes) == 0;
+           mpl_fd_allocate(at.fd, at.file_offset, space->page_bytes) == 0;
 }
 
 /* All of these frames will be written. */

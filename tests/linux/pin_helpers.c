@@ -2,6 +2,8 @@
 #define _GNU_SOURCE
 #include "pin_helpers.h"
 
+#include "../../hosts/linux/host.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <liburing.h>
@@ -188,7 +190,7 @@ static void guard(int end, int fd, long before)
 static bool can_have(unsigned pages)
 {
     int fd = memfd_create("try", MFD_CLOEXEC | MEMFD_HUGETLB);
-    bool ok = fd >= 0 && fallocate(fd, 0, 0, (off_t)pages * (2 << 20)) == 0;
+    bool ok = fd >= 0 && mpl_fd_allocate(fd, 0, (uint64_t)pages * (2 << 20)) == 0;
 
     if (fd >= 0)
         close(fd);

@@ -3,6 +3,8 @@
 #define _GNU_SOURCE
 #include "pin_helpers.h"
 
+#include "../../hosts/linux/host.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -275,7 +277,7 @@ static void dress_frame(struct torture *t, unsigned file, unsigned frame)
     if (t->kind == KIND_2M)
         fallocate(t->fd[file], FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, off, (off_t)t->unit);
     if (t->kind == KIND_2M || t->kind == KIND_THP)
-        fallocate(t->fd[file], 0, off, (off_t)t->unit);
+        mpl_fd_allocate(t->fd[file], (uint64_t)off, t->unit);
     if (t->kind == KIND_THP)
         madvise(frame_at(t, file, frame), t->unit, ADVICE_COLLAPSE);
 }
@@ -389,7 +391,7 @@ int torture_build_file(struct torture *t, unsigned file)
                                            (hugetlb ? MEMFD_HUGETLB : 0));
     t->direct[file] = reserve_aligned(bytes);
     if (t->fd[file] < 0 || !t->direct[file] || ftruncate(t->fd[file], (off_t)bytes) < 0 ||
-        fallocate(t->fd[file], 0, 0, (off_t)bytes) < 0 ||
+        mpl_fd_allocate(t->fd[file], 0, bytes) < 0 ||
         mmap(t->direct[file], bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED,
              t->fd[file], 0) == MAP_FAILED)
         return -errno;

@@ -17,6 +17,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "../../hosts/linux/host.h"
 #include "../../hosts/linux/seal.h"
 #include "pin_helpers.h"
 
@@ -56,7 +57,7 @@ static void pair_make(struct pair *p, bool hugetlb)
         assert_true(p->fd[i] >= 0);
         assert_int_equal(ftruncate(p->fd[i], BYTES), 0);
         if (hugetlb)
-            assert_int_equal(fallocate(p->fd[i], 0, 0, BYTES), 0);
+            assert_int_equal(mpl_fd_allocate(p->fd[i], 0, BYTES), 0);
         p->direct[i] = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, p->fd[i], 0);
         assert_ptr_not_equal(p->direct[i], MAP_FAILED);
     }
