@@ -4,6 +4,7 @@
  * lowest address first, and their state changes under the zone's lock.
  */
 #include "state/whole.h"
+#include "state/words.h"
 #include "steps.h"
 
 /* What to look for: nr_pages frames at the start of nr_search free ones, aligned to align. */
@@ -203,18 +204,43 @@ static int alloc_frames(struct memplug *pool, const struct shape *shape,
     return -MPL_ENOMEM;
 }
 
-int memplug_alloc(struct memplug *pool, const struct memplug_alloc *request, memplug_pfn_t *pfn)
+static inline bool is_pageblock(const struct memplug *pool, const struct memplug_alloc *request)
+{
+    return request->nr_pages == mpl_pageblock_pages(&pool->geometry) &&
+           (request->align_pages <= 1 || request->align_pages == request->nr_pages);
+}
+
+static inline bool use_held(struct memplug *pool, struct mpl_slot *own,
+                     const struct memplug_alloc *request, memplug_pfn_t *pfn)
+{
+    struct mpl_slot *slot = mpl_slot_enter(pool, own);
+    bool done = mpl_whole_use(pool, slot, request, pfn);
+
+    mpl_slot_leave(slot, own);
+    return done;
+}
+
+int mpl_alloc(struct memplug *pool, struct mpl_slot *own, const struct memplug_alloc *request,
+              memplug_pfn_t *pfn)
 {
     struct shape shape;
 
-    if (request->nr_pages == 1)
-        return mpl_may_alloc_single(pool, request)
-                   ? mpl_fast_alloc(pool, NULL, request, pfn)
-                   : -MPL_EINVAL;
-    if (!mpl_may_alloc(pool, request) ||
-        !shape_of(pool, request->nr_pages, request->align_pages, &shape))
+    if (!mpl_may_alloc(pool, request))
+        return -MPL_EINVAL;
+    if (is_pageblock(pool, request) && use_held(pool, own, request, pfn))
+        return 0;
+    if (!shape_of(pool, request->nr_pages, request->align_pages, &shape))
         return -MPL_EINVAL;
     return alloc_frames(pool, &shape, request, MPL_PAGE_USED, pfn);
+}
+
+int memplug_alloc(struct memplug *pool, const struct memplug_alloc *request, memplug_pfn_t *pfn)
+{
+    if (request->nr_pages != 1)
+        return mpl_alloc(pool, NULL, request, pfn);
+    if (!mpl_may_alloc_single(pool, request))
+        return -MPL_EINVAL;
+    return mpl_fast_alloc(pool, NULL, request, pfn);
 }
 
 int mpl_alloc_target(struct memplug *pool, int from_node, const struct mpl_page *source,
@@ -355,32 +381,48 @@ static void put_pieces(struct memplug *pool, memplug_pfn_t pfn, uint64_t nr_page
     }
 }
 
-/* A slot's lock is held, so the bitmaps stay; the zone's is, so the frames do. */
-static int free_in(struct memplug *pool, const struct mpl_zone *zone, struct mpl_block *block,
+/* Slots take whole pageblocks without the zone's lock, by this bit. */
+static int put_whole(struct memplug *pool, struct mpl_block *block, uint64_t index, bool ended)
+{
+    int error = -MPL_EINVAL;
+
+    if (ended)
+        error = mpl_frame_take_ended(pool, block, index);
+    else if (mpl_frame_give_held(block, index))
+        error = 0;
+    if (error == 0)
+        mpl_whole_put(pool, block, index);
+    return error;
+}
+
+/* The caller is inside a slot, so the bitmaps stay; the zone's lock is held, so the frames do. */
+static int free_locked(struct memplug *pool, const struct mpl_zone *zone, struct mpl_block *block,
                    uint64_t index, memplug_pfn_t pfn, uint64_t nr_pages)
 {
     bool whole = nr_pages == mpl_pageblock_pages(&pool->geometry) &&
                  mpl_is_multiple(index, nr_pages) && mpl_whole_is(pool, block, index);
-    bool later = false;
+    bool later = false, described;
     int error;
 
     if (!whole && !is_allocation(pool, zone, pfn, nr_pages))
         return -MPL_EINVAL;
-    if (mpl_frame_described(pool, block, index)) {
+    described = mpl_frame_described(pool, block, index);
+    if (described) {
         if (__atomic_load_n(&mpl_page_at(pool, pfn)->huge, __ATOMIC_RELAXED) != 0)
             return -MPL_EINVAL; /* memplug_huge_free() is for that */
         error = mpl_page_end(mpl_page_at(pool, pfn), &later);
         if (error != 0)
             return error;
     }
-    if (whole && !later)
-        mpl_whole_put(pool, block, index);
-    else if (!later)
-        put_pieces(pool, pfn, nr_pages);
+    if (later)
+        return 0;
+    if (whole)
+        return put_whole(pool, block, index, described);
+    put_pieces(pool, pfn, nr_pages);
     return 0;
 }
 
-static int free_many(struct memplug *pool, memplug_pfn_t pfn, uint64_t nr_pages)
+static int free_many(struct memplug *pool, memplug_pfn_t pfn, uint64_t nr_pages, bool ended)
 {
     uint64_t index;
     struct mpl_block *block = mpl_frames_block(pool, pfn, &index);
@@ -390,42 +432,76 @@ static int free_many(struct memplug *pool, memplug_pfn_t pfn, uint64_t nr_pages)
     zone = block != NULL ? mpl_frames_lock_zone(pool, block) : NULL;
     if (zone == NULL)
         return -MPL_ENODEV;
-    error = free_in(pool, zone, block, index, pfn, nr_pages);
+    error = ended ? put_whole(pool, block, index, true)
+                  : free_locked(pool, zone, block, index, pfn, nr_pages);
     mpl_spin_unlock(&zone->lock);
     return error;
 }
 
-int memplug_free(struct memplug *pool, memplug_pfn_t pfn, uint32_t nr_pages)
+static int free_inside(struct memplug *pool, struct mpl_slot *slot, memplug_pfn_t pfn,
+                       uint64_t nr_pages)
+{
+    int error = MPL_LONG_WAY;
+
+    if (nr_pages == mpl_pageblock_pages(&pool->geometry) && mpl_is_multiple(pfn.nr, nr_pages))
+        error = mpl_whole_give(pool, slot, pfn);
+    return error == MPL_LONG_WAY ? free_many(pool, pfn, nr_pages, false) : error;
+}
+
+int mpl_free(struct memplug *pool, struct mpl_slot *own, memplug_pfn_t pfn, uint64_t nr_pages)
 {
     struct mpl_slot *slot;
     int error;
 
-    if (MPL_LIKELY(nr_pages == 1))
-        return mpl_fast_free(pool, NULL, pfn);
     if (nr_pages == 0)
         return -MPL_EINVAL;
-    slot = mpl_percpu_lock(pool);
-    error = free_many(pool, pfn, nr_pages);
-    mpl_percpu_unlock(slot);
-    return error;
+    slot = mpl_slot_enter(pool, own);
+    error = free_inside(pool, slot, pfn, nr_pages);
+    mpl_slot_leave(slot, own);
+    if (MPL_LIKELY(error != MPL_IN_OTHER_HANDS))
+        return error;
+    mpl_percpu_pass(pool); /* whoever frees it too has stepped back by then, or has kept it */
+    slot = mpl_slot_enter(pool, own);
+    error = free_many(pool, pfn, nr_pages, true);
+    mpl_slot_leave(slot, own);
+    return error == MPL_IN_OTHER_HANDS ? -MPL_EINVAL : error;
+}
+
+int memplug_free(struct memplug *pool, memplug_pfn_t pfn, uint32_t nr_pages)
+{
+    return MPL_LIKELY(nr_pages == 1) ? mpl_fast_free(pool, NULL, pfn)
+                                     : mpl_free(pool, NULL, pfn, nr_pages);
+}
+
+/* All of an allocation whose page is NONE by the caller's doing, and was no user's: so its block is
+ * marked, and who frees it by mistake has it for a moment at most. */
+static void put_ended(struct memplug *pool, memplug_pfn_t pfn, uint64_t nr_pages)
+{
+    struct piece head = piece_at(pool, pfn, nr_pages);
+    const struct mpl_bits *bits = bits_at(head.block, head.index / MPL_WORD_PAGES);
+    unsigned nr_spins = 0;
+    int error;
+
+    MPL_ASSERT((load(&bits->head) & bit_of(head.index)) != 0);
+    MPL_ASSERT(mpl_page_at(pool, pfn)->nr_pages == nr_pages);
+    while ((error = mpl_frame_take_ended(pool, head.block, head.index)) == MPL_IN_OTHER_HANDS)
+        while ((load(&bits->free) & bit_of(head.index)) != 0)
+            pool->host->ops->relax(pool->host->context, nr_spins++);
+    MPL_ASSERT(error == 0);
+    put_pieces(pool, pfn, nr_pages);
 }
 
 void mpl_free_frames(struct memplug *pool, memplug_pfn_t pfn, uint64_t nr_pages)
 {
     struct mpl_zone *zone;
-    struct piece head;
 
     if (nr_pages == 1) {
         mpl_percpu_free_ended(pool, pfn);
         return;
     }
-    head = piece_at(pool, pfn, nr_pages);
-    zone = mpl_zone_of(pool, head.block);
+    zone = mpl_zone_of(pool, piece_at(pool, pfn, nr_pages).block);
     mpl_spin_lock(pool, &zone->lock);
-    MPL_ASSERT(is_allocation(pool, zone, pfn, nr_pages));
-    MPL_ASSERT(!mpl_frame_described(pool, head.block, head.index) ||
-               mpl_page_state(mpl_page_at(pool, pfn)) == MPL_PAGE_NONE);
-    put_pieces(pool, pfn, nr_pages);
+    put_ended(pool, pfn, nr_pages);
     mpl_spin_unlock(&zone->lock);
 }
 
@@ -434,123 +510,7 @@ void mpl_free_pooled(struct memplug *pool, memplug_pfn_t pfn, uint64_t nr_pages)
     struct mpl_zone *zone = mpl_zone_of(pool, piece_at(pool, pfn, nr_pages).block);
 
     mpl_spin_lock(pool, &zone->lock);
-    MPL_ASSERT(is_allocation(pool, zone, pfn, nr_pages));
     mpl_page_unpool(mpl_page_at(pool, pfn), MPL_PAGE_NONE, 0, 0, false);
-    put_pieces(pool, pfn, nr_pages);
+    put_ended(pool, pfn, nr_pages);
     mpl_spin_unlock(&zone->lock);
-}
-
-/* --- what owners do with their pages ---------------------------------------------------------- */
-
-static int pin(struct mpl_page *page, uint64_t cookie)
-{
-    (void)cookie;
-    return mpl_page_pin(page);
-}
-
-static int unpin(struct mpl_page *page, uint64_t cookie)
-{
-    (void)cookie;
-    return mpl_page_unpin(page);
-}
-
-/* Does an allocation start there? One that is pinned seems held while somebody's free of it is
- * being refused. */
-static bool is_head(enum mpl_frame frame, bool pinned)
-{
-    return frame == MPL_FRAME_HEAD || (pinned && frame == MPL_FRAME_HELD);
-}
-
-/* Inside a slot. Null if no page of a mover or driver starts there, or somebody has just freed it.
- * Whoever frees it from here on sees the mark, and looks at the page. */
-static struct mpl_page *described_at(struct memplug *pool, memplug_pfn_t pfn, bool pinned,
-                                     int *error)
-{
-    uint64_t index;
-    struct mpl_block *block = mpl_frames_block(pool, pfn, &index);
-
-    *error = block == NULL ? -MPL_ENODEV : -MPL_EINVAL;
-    if (block == NULL || mpl_is_memmap(pool, block, index) ||
-        !is_head(mpl_frame_get(pool, block, index), pinned) ||
-        !mpl_frame_described(pool, block, index))
-        return NULL;
-    mpl_frames_mark(block);
-    if (!pinned && !mpl_frame_is_used(block, index))
-        return NULL;
-    return mpl_page_at(pool, pfn);
-}
-
-static int with_page(struct memplug *pool, memplug_pfn_t pfn,
-                     int (*act)(struct mpl_page *page, uint64_t cookie), uint64_t cookie)
-{
-    struct mpl_slot *slot = mpl_percpu_lock(pool);
-    int error;
-    struct mpl_page *page = described_at(pool, pfn, act == unpin, &error);
-
-    if (page != NULL && (__atomic_load_n(&page->huge, __ATOMIC_RELAXED) == 0 || page->mover != 0))
-        error = act(page, cookie); /* a huge page has a struct page without a mover too */
-    mpl_percpu_unlock(slot);
-    return error;
-}
-
-/* Pinned meanwhile, so that no move begins with the old cookie and ends with it. */
-static int set_cookie(struct mpl_page *page, uint64_t cookie)
-{
-    int error = mpl_page_pin(page);
-
-    if (error != 0)
-        return error;
-    if (mpl_page_state(page) == MPL_PAGE_USED)
-        atomic_store_explicit(&page->cookie, cookie, memory_order_relaxed);
-    else
-        error = -MPL_EINVAL;
-    mpl_page_unpin(page); /* if that fails, somebody else has dropped one pin too many */
-    return error;
-}
-
-int memplug_pin(struct memplug *pool, memplug_pfn_t pfn)
-{
-    return with_page(pool, pfn, pin, 0);
-}
-
-int memplug_unpin(struct memplug *pool, memplug_pfn_t pfn)
-{
-    return with_page(pool, pfn, unpin, 0);
-}
-
-int memplug_set_cookie(struct memplug *pool, memplug_pfn_t pfn, uint64_t cookie)
-{
-    return with_page(pool, pfn, set_cookie, cookie);
-}
-
-void *memplug_page_address(const struct memplug *pool, memplug_pfn_t pfn)
-{
-    if (mpl_block_of_pfn(&pool->geometry, pfn) >= pool->nr_blocks_max)
-        return NULL;
-    return pool->host->direct_map + mpl_address_of_pfn(&pool->geometry, pfn);
-}
-
-void *memplug_page_private(const struct memplug *pool, memplug_pfn_t pfn)
-{
-    if (mpl_block_of_pfn(&pool->geometry, pfn) >= pool->nr_blocks_max)
-        return NULL;
-    return mpl_page_at(pool, pfn) + 1;
-}
-
-/* Readers believe movers below nr_movers. Writers need a lock that nobody sleeps with. */
-int memplug_register_mover(struct memplug *pool, const struct memplug_mover *mover)
-{
-    struct mpl_spin *lock = &pool->slots[0].lock;
-    unsigned number;
-
-    if (mover->move == NULL)
-        return -MPL_EINVAL;
-    mpl_spin_lock(pool, lock);
-    number = atomic_load_explicit(&pool->nr_movers, memory_order_relaxed);
-    if (number < MPL_MAX_MOVERS) {
-        pool->movers[number] = *mover;
-        atomic_store_explicit(&pool->nr_movers, number + 1, memory_order_release);
-    }
-    mpl_spin_unlock(lock);
-    return number < MPL_MAX_MOVERS ? (int)number : -MPL_ENOSPC;
 }

@@ -57,11 +57,11 @@ enum mpl_end { MPL_END_HEAD, MPL_END_TAIL, MPL_NR_ENDS };
 /*
  * The state of a frame of an online block, in two bits (free, head):
  *   1 0  free
- *   1 1  free, and held by a slot; or data that online has neither released nor kept yet; or a
- *        hole of boot memory
+ *   1 1  free, and held by a slot, with all of its pageblock as tails or without; or data that
+ *        online has neither released nor kept yet; or a hole of boot memory
  *   0 1  first frame of an allocation; or of the block's own memmap frames, each of which is one
  *        where they can be lent
- *   0 0  another frame of what the nearest 0 1 before it heads
+ *   0 0  another frame of what the nearest 0 1 before it heads, or such a 1 1
  */
 struct mpl_block {
     _Atomic uint8_t state;      /* [C] enum memplug_block_state; written in block.c only */

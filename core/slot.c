@@ -52,7 +52,7 @@ int memplug_slot_alloc(struct memplug_slot *slot, const struct memplug_alloc *re
     struct memplug *pool = own(slot)->pool;
 
     if (MPL_UNLIKELY(request->nr_pages != 1))
-        return memplug_alloc(pool, request, pfn);
+        return mpl_alloc(pool, own(slot), request, pfn);
     if (MPL_UNLIKELY(!mpl_may_alloc_single(pool, request)))
         return -MPL_EINVAL;
     return mpl_fast_alloc(pool, own(slot), request, pfn);
@@ -63,6 +63,6 @@ int memplug_slot_free(struct memplug_slot *slot, memplug_pfn_t pfn, uint32_t nr_
     struct memplug *pool = own(slot)->pool;
 
     if (MPL_UNLIKELY(nr_pages != 1))
-        return memplug_free(pool, pfn, nr_pages);
+        return mpl_free(pool, own(slot), pfn, nr_pages);
     return mpl_fast_free(pool, own(slot), pfn);
 }

@@ -49,7 +49,10 @@ enum mpl_held_kind { MPL_HELD_KERNEL, MPL_HELD_MOVABLE, MPL_HELD_FREED, MPL_NR_K
 /* Of each kind one word is at hand, and some more wait, so that the zone's lock is taken once for a
  * word's worth of frames also where few of a word are free. */
 #define MPL_NR_WAITING 15u
-#define MPL_NR_HELD (MPL_NR_KINDS * (1 + MPL_NR_WAITING))
+/* And a pageblock that was freed as a whole, for each kind of user: its first frame is held, and
+ * the others are that one's tails, as in the allocation. */
+#define MPL_HELD_WHOLE (MPL_NR_KINDS * (1 + MPL_NR_WAITING))
+#define MPL_NR_HELD (MPL_HELD_WHOLE + 2)
 
 struct mpl_queue {
     uint8_t next, end;  /* in mpl_slot.held, from MPL_NR_KINDS + kind * MPL_NR_WAITING on */
@@ -66,7 +69,7 @@ struct mpl_queue {
 struct mpl_slot {
     struct mpl_spin lock;
     atomic_uint busy, stop;
-    struct mpl_held held[MPL_NR_HELD]; /* one at hand for each kind, and then those that wait */
+    struct mpl_held held[MPL_NR_HELD]; /* one at hand for each kind, those that wait, and wholes */
     struct mpl_queue queue[MPL_NR_KINDS];
     struct memplug *pool; /* of a slot of the caller's own that is open; else null. Written under
                              the first slot's lock */

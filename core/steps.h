@@ -118,7 +118,12 @@ static inline bool mpl_may_alloc_single(const struct memplug *pool,
 {
     return mpl_may_alloc(pool, request) && request->align_pages <= 1;
 }
-/* A whole allocation of nobody: undescribed, or its page is NONE already. */
+/* As memplug_alloc() and memplug_free(), but of single pages; own: null, or a slot of the
+ * caller's. */
+int mpl_alloc(struct memplug *pool, struct mpl_slot *own, const struct memplug_alloc *request,
+              memplug_pfn_t *pfn);
+int mpl_free(struct memplug *pool, struct mpl_slot *own, memplug_pfn_t pfn, uint64_t nr_pages);
+/* A whole allocation that is its user's no more: its page is NONE by the caller's doing. */
 void mpl_free_frames(struct memplug *pool, memplug_pfn_t pfn, uint64_t nr_pages);
 
 /* --- release.c: frames come to the allocator when their block goes online, and leave it ------- */

@@ -6,6 +6,7 @@
  * isolated before the last pass. Frames for movable use are described as long as they are held:
  * that means nothing then, and spares a step on each.
  */
+#include "whole.h"
 #include "words.h"
 
 /* --- inside a slot ---------------------------------------------------------------------------- */
@@ -52,7 +53,8 @@ static struct mpl_held *waiting(struct mpl_slot *slot, unsigned kind)
 
 /* In runs of one zone, whose lock is taken once for each. all: or else those that are isolated.
  * False: there were none. */
-static bool give_back(struct memplug *pool, struct mpl_held *held, unsigned nr, bool all)
+static inline bool give_back_as(struct memplug *pool, struct mpl_held *held, unsigned nr, bool all,
+                                bool whole)
 {
     struct mpl_zone *zone = NULL;
 
@@ -70,11 +72,24 @@ static bool give_back(struct memplug *pool, struct mpl_held *held, unsigned nr, 
             zone = mpl_zone_of(pool, block);
             mpl_spin_lock(pool, &zone->lock);
         }
-        mpl_frames_unhold(pool, block, held);
+        if (whole)
+            mpl_whole_unhold(pool, block, held);
+        else
+            mpl_frames_unhold(pool, block, held);
     }
     if (zone != NULL)
         mpl_spin_unlock(&zone->lock);
     return zone != NULL;
+}
+
+static bool give_back(struct memplug *pool, struct mpl_held *held, unsigned nr, bool all)
+{
+    return give_back_as(pool, held, nr, all, false);
+}
+
+void mpl_slot_put_whole(struct memplug *pool, struct mpl_held *held)
+{
+    give_back_as(pool, held, 1, true, true);
 }
 
 /* Words that went have left gaps among those that wait. */
@@ -99,6 +114,7 @@ static void close_gaps(struct mpl_slot *slot, unsigned kind)
 static void empty(struct memplug *pool, struct mpl_slot *slot, bool all)
 {
     give_back(pool, slot->held, MPL_NR_KINDS, all);
+    give_back_as(pool, slot->held + MPL_HELD_WHOLE, MPL_NR_HELD - MPL_HELD_WHOLE, all, true);
     for (unsigned kind = 0; kind < MPL_NR_KINDS; kind++) {
         const struct mpl_queue *queue = &slot->queue[kind];
 
@@ -349,9 +365,6 @@ static struct mpl_page *page_of(struct memplug *pool, const struct mpl_block *bl
     return mpl_page_at(pool, mpl_pfn_add(mpl_block_start(pool, block), index));
 }
 
-/* A page was ended, and its frame is in other hands: perhaps of another free that steps back. */
-#define IN_OTHER_HANDS 1
-
 /*
  * The page is NONE by the caller's doing, so that its frame is nobody else's to take, but for two:
  * who had it a moment before, has seen neither the block's mark nor the isolation, which are new,
@@ -359,7 +372,7 @@ static struct mpl_page *page_of(struct memplug *pool, const struct mpl_block *bl
  * is shows when every slot was passed: see free_ended(). Until then the page may come to belong to
  * a new owner, hence the looks at it before and behind the step.
  */
-static int take_ended(struct memplug *pool, struct mpl_block *block, uint64_t index)
+int mpl_frame_take_ended(struct memplug *pool, struct mpl_block *block, uint64_t index)
 {
     const struct mpl_page *page = page_of(pool, block, index);
 
@@ -367,7 +380,7 @@ static int take_ended(struct memplug *pool, struct mpl_block *block, uint64_t in
         return -MPL_EINVAL;
     if (MPL_UNLIKELY(!mpl_frame_give_held(block, index))) {
         mpl_frames_mark(block); /* from now on every free looks at the page */
-        return IN_OTHER_HANDS;
+        return MPL_IN_OTHER_HANDS;
     }
     if (MPL_LIKELY(!is_described(block, index) || mpl_page_state(page) == MPL_PAGE_NONE))
         return 0;
@@ -380,7 +393,7 @@ static int claim_page(struct memplug *pool, struct mpl_block *block, uint64_t in
 {
     int error = mpl_page_end(page_of(pool, block, index), later);
 
-    return error == 0 && !*later ? take_ended(pool, block, index) : error;
+    return error == 0 && !*later ? mpl_frame_take_ended(pool, block, index) : error;
 }
 
 /* The caller has the frame's bit, and gives it back if he may not have its page. */
@@ -429,7 +442,7 @@ static inline int end_frame(struct memplug *pool, struct mpl_block *block, uint6
 {
     *later = false;
     if (ended)
-        return take_ended(pool, block, index);
+        return mpl_frame_take_ended(pool, block, index);
     if (!is_single(pool, block, index, isolated))
         return -MPL_EINVAL;
     return claim(pool, block, index, isolated, later);
@@ -493,7 +506,7 @@ static int free_ended(struct memplug *pool, struct mpl_slot *own, memplug_pfn_t 
     slot = mpl_slot_enter(pool, own);
     error = free_frame(pool, slot, pfn, true);
     mpl_slot_leave(slot, own);
-    return error == IN_OTHER_HANDS ? -MPL_EINVAL : error;
+    return error == MPL_IN_OTHER_HANDS ? -MPL_EINVAL : error;
 }
 
 static inline int free_with(struct memplug *pool, struct mpl_slot *slot, struct mpl_slot *own,
@@ -502,7 +515,7 @@ static inline int free_with(struct memplug *pool, struct mpl_slot *slot, struct 
     int error = free_frame(pool, slot, pfn, ended);
 
     mpl_slot_leave(slot, own);
-    return MPL_LIKELY(error != IN_OTHER_HANDS) ? error : free_ended(pool, own, pfn);
+    return MPL_LIKELY(error != MPL_IN_OTHER_HANDS) ? error : free_ended(pool, own, pfn);
 }
 
 int mpl_percpu_free(struct memplug *pool, struct mpl_slot *own, memplug_pfn_t pfn)
@@ -538,7 +551,7 @@ void mpl_percpu_free_word(struct memplug *pool, struct mpl_block *block, uint64_
     mpl_spin_lock(pool, &zone->lock);
     MPL_ASSERT(mpl_isolated(pool, block, first));
     for (uint64_t left = mask; left != 0; left &= left - 1)
-        MPL_ASSERT(take_ended(pool, block, first + MPL_CTZ64(left)) == 0);
+        MPL_ASSERT(mpl_frame_take_ended(pool, block, first + MPL_CTZ64(left)) == 0);
     mpl_held_set(pool, &held, block, word, mask);
     mpl_frames_unhold(pool, block, &held);
     mpl_spin_unlock(&zone->lock);

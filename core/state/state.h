@@ -151,6 +151,7 @@ void mpl_percpu_free_word(struct memplug *pool, struct mpl_block *block, uint64_
 void mpl_percpu_pass(struct memplug *pool);
 void mpl_percpu_drain(struct memplug *pool);
 void mpl_slot_drain(struct memplug *pool, struct mpl_slot *slot);
+void mpl_slot_put_whole(struct memplug *pool, struct mpl_held *held); /* from inside its slot */
 
 /* --- zone.c, node.c --------------------------------------------------------------------------- */
 

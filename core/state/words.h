@@ -135,6 +135,11 @@ static inline bool mpl_frame_give_held(struct mpl_block *block, uint64_t index)
     return (__atomic_fetch_or(&bits->free, bit, __ATOMIC_SEQ_CST) & bit) == 0;
 }
 
+/* A page was ended, and its frame is in other hands: perhaps of another free that steps back. */
+#define MPL_IN_OTHER_HANDS 1
+/* The frame becomes held; its page was ended by the caller. */
+int mpl_frame_take_ended(struct memplug *pool, struct mpl_block *block, uint64_t index);
+
 static inline uint64_t pageblock_of(const struct memplug *pool, uint64_t index)
 {
     return index >> pool->geometry.pageblock_order;

@@ -99,6 +99,14 @@ static uint64_t whole_run(const struct memplug *pool, const struct mpl_block *bl
     return nr_pages;
 }
 
+/* Through slots, which do not look at the pages. */
+static bool may_be_held(const struct memplug *pool, uint64_t index, uint64_t nr_pages)
+{
+    uint64_t whole = mpl_pageblock_pages(&pool->geometry);
+
+    return nr_pages == 1 || (nr_pages == whole && mpl_is_multiple(index, whole));
+}
+
 static int check_described(const struct memplug *pool, const struct mpl_block *block,
                            uint64_t index, struct memplug_reason *reason)
 {
@@ -116,7 +124,7 @@ static int check_described(const struct memplug *pool, const struct mpl_block *b
          "a struct page has another size than its allocation"},
         {used && !mpl_look_mover(pool, page.mover) && (page.huge == 0 || page.mover != 0),
          "a described page has no mover"},
-        {!block->marked && page.nr_pages == 1 && (!used || page.pins != 0),
+        {!block->marked && may_be_held(pool, index, page.nr_pages) && (!used || page.pins != 0),
          "a page that a free must look at is in a block that is not marked"},
         {kept && page.mover != 0, "a page kept back by the online hook has a mover"},
         {kept && index % mpl_pageblock_pages(&pool->geometry) + page.nr_pages >

@@ -373,14 +373,15 @@ static void count_held(const struct survey *survey, struct room *room)
 {
     const struct memplug *pool = survey->pool;
     uint64_t id = mpl_block_id(pool, survey->block);
-
+    uint64_t nr_whole = mpl_pageblock_pages(&pool->geometry);
     struct mpl_slot *slot;
 
     for (unsigned i = 0; (slot = mpl_slot_at(pool, i)) != NULL; i++) {
         mpl_slot_stop(pool, slot);
         for (unsigned kind = 0; kind < MPL_NR_HELD; kind++)
             if (slot->held[kind].block != id)
-                room->nr_held += MPL_POPCOUNT64(slot->held[kind].mask);
+                room->nr_held += MPL_POPCOUNT64(slot->held[kind].mask) *
+                                 (kind < MPL_HELD_WHOLE ? 1 : nr_whole);
         mpl_slot_start(slot);
     }
 }

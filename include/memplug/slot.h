@@ -2,10 +2,11 @@
 /*
  * Slots of the caller's own. Single pages come from a slot and go back to one: it holds about a
  * word's worth (64 frames, never twice that) of each kind, so that the zone is asked once for so
- * many. memplug_alloc() and memplug_free() use a slot of the CPU, which threads share, and which
- * has a lock. A slot that only one thread uses needs none: where the host can make all threads pass
- * a fence (host.h), entering it takes no atomic step, and the thread may be preempted or change its
- * CPU anywhere.
+ * many. Of whole pageblocks it keeps the one that was freed last, one that had a mover and one that
+ * had none, as the kernel's CPUs do with huge pages. memplug_alloc() and memplug_free() use a slot
+ * of the CPU, which threads share, and which has a lock. A slot that only one thread uses needs
+ * none: where the host can make all threads pass a fence (host.h), entering it takes no atomic
+ * step, and the thread may be preempted or change its CPU anywhere.
  *
  * Frames are the same whichever slot they came from, and may be freed through any other, or
  * through none. What a slot holds at hand is given back when a block goes offline or memory runs
@@ -31,7 +32,7 @@ int memplug_slot_open(struct memplug *pool, struct memplug_slot **slot);
 /* What it holds goes back to the pool; frames that were allocated through it stay. */
 void memplug_slot_close(struct memplug_slot *slot);
 
-/* As memplug_alloc() and memplug_free(); of more than a page they are the same. */
+/* As memplug_alloc() and memplug_free(). Only single pages and whole pageblocks come through it. */
 int memplug_slot_alloc(struct memplug_slot *slot, const struct memplug_alloc *request,
                        memplug_pfn_t *pfn);
 int memplug_slot_free(struct memplug_slot *slot, memplug_pfn_t pfn, uint32_t nr_pages);

@@ -23,6 +23,8 @@ enum memplug_block_state {
     MEMPLUG_BLOCK_GOING_OFFLINE,
 };
 
+/* nr_free_pages is what the zones have: not what slots hold (slot.h), which comes when memory runs
+ * short, as MemFree leaves out what the kernel's CPUs have at hand. */
 struct memplug_block_info {
     enum memplug_block_state state;
     enum memplug_zone zone; /* MEMPLUG_NR_ZONES unless in a zone: online, or going */

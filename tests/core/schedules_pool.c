@@ -7,10 +7,10 @@
 
 #include <cmocka.h>
 
-#define BLOCK_PAGES 64u
+#define PAGEBLOCK_ORDER 6u
 
-static const struct mini_shape shape = {6, 6, 3, 1, 1, 64};
-
+unsigned block_order = PAGEBLOCK_ORDER;
+uint32_t nr_pages = 1;
 struct mini *mini;
 uint8_t mover;
 struct memplug_slot *slots[3];
@@ -30,10 +30,9 @@ static void fence(void *host)
     (void)host;
 }
 
-memplug_pfn_t take(struct memplug_slot *slot, uint8_t owner, uint32_t nr_pages)
+memplug_pfn_t take(struct memplug_slot *slot, uint8_t owner, uint32_t nr)
 {
-    struct memplug_alloc request = {.nr_pages = nr_pages, .node = MEMPLUG_ANY_NODE,
-                                    .mover = owner};
+    struct memplug_alloc request = {.nr_pages = nr, .node = MEMPLUG_ANY_NODE, .mover = owner};
     memplug_pfn_t pfn = {0};
 
     assert_int_equal(memplug_slot_alloc(slot, &request, &pfn), 0);
@@ -42,6 +41,8 @@ memplug_pfn_t take(struct memplug_slot *slot, uint8_t owner, uint32_t nr_pages)
 
 void open_fresh(void)
 {
+    const struct mini_shape shape = {PAGEBLOCK_ORDER, block_order, 3, 1, 1, 64};
+
     mini = mini_open(&shape);
     mini->ops.relax = relax;
     mini->ops.fence = with_fence ? fence : NULL;
@@ -69,18 +70,18 @@ void close_pool(void)
         memplug_slot_close(slots[i]);
     mpl_percpu_drain(&mini->pool);
     mini_check(mini);
-    assert_int_equal(mini_count(mini, MPL_FRAME_FREE), 2 * BLOCK_PAGES);
+    assert_int_equal(mini_count(mini, MPL_FRAME_FREE), 2 << block_order);
     mini_close(mini);
 }
 
 void free_0(void)
 {
-    results[0] = memplug_slot_free(slots[0], frame, 1);
+    results[0] = memplug_slot_free(slots[0], frame, nr_pages);
 }
 
 void free_1(void)
 {
-    results[1] = memplug_slot_free(slots[1], frame, 1);
+    results[1] = memplug_slot_free(slots[1], frame, nr_pages);
 }
 
 void pin_1(void)
@@ -90,7 +91,7 @@ void pin_1(void)
 
 void free_by_cpu_1(void)
 {
-    results[1] = memplug_free(&mini->pool, frame, 1);
+    results[1] = memplug_free(&mini->pool, frame, nr_pages);
 }
 
 void explore(const struct schedules_case *cases, unsigned nr_cases, bool fenced)

@@ -6,13 +6,15 @@
 #include "mini_pool.h"
 #include "schedules.h"
 
+extern unsigned block_order; /* one pageblock of 64 pages, unless the test says otherwise */
+extern uint32_t nr_pages;    /* of what the frees below free */
 extern struct mini *mini;
 extern uint8_t mover;
 extern struct memplug_slot *slots[3];
 extern memplug_pfn_t frame, neighbour, found[3];
 extern int results[3]; /* 1: nothing has been tried */
 
-memplug_pfn_t take(struct memplug_slot *slot, uint8_t owner, uint32_t nr_pages);
+memplug_pfn_t take(struct memplug_slot *slot, uint8_t owner, uint32_t nr);
 
 /* Block 1 is in Normal, block 2 in Movable. */
 void open_fresh(void);

@@ -422,7 +422,7 @@ static void as_many_as_there_are(void **context)
 struct storm {
     struct mini *mini;
     uint8_t mover;
-    _Atomic uint64_t shelf[NR_SHELF];            /* frames that go to another thread */
+    _Atomic uint64_t shelf[NR_SHELF];            /* what goes to another thread: pfn, size */
     atomic_uint users[NR_BLOCKS * BLOCK_PAGES];  /* of each frame */
     atomic_uint nr_errors, nr_running;
 };
@@ -438,10 +438,23 @@ static void expect(struct storm *storm, bool holds)
         atomic_fetch_add(&storm->nr_errors, 1);
 }
 
-static void give(struct storm *storm, struct memplug_slot *slot, uint64_t pfn)
+#define WHOLE 64u
+#define SHELVED(pfn, nr) ((pfn) << 8 | (nr))
+
+static void get(struct storm *storm, uint64_t pfn, uint32_t nr)
 {
-    expect(storm, atomic_fetch_sub(&storm->users[pfn], 1) == 1);
-    expect(storm, memplug_slot_free(slot, mpl_pfn(pfn), 1) == 0);
+    for (uint32_t i = 0; i < nr; i++)
+        expect(storm, atomic_fetch_add(&storm->users[pfn + i], 1) == 0);
+}
+
+static void give(struct storm *storm, struct memplug_slot *slot, uint64_t shelved)
+{
+    uint64_t pfn = shelved >> 8;
+    uint32_t nr = shelved & 255;
+
+    for (uint32_t i = 0; i < nr; i++)
+        expect(storm, atomic_fetch_sub(&storm->users[pfn + i], 1) == 1);
+    expect(storm, memplug_slot_free(slot, mpl_pfn(pfn), nr) == 0);
 }
 
 /* Takes a frame, and puts it on a shelf from which another thread may take it to free it. */
@@ -460,12 +473,14 @@ static void *work(void *context)
         uint64_t old;
 
         random = random * 6364136223846793005u + 1;
+        request.nr_pages = (random >> 33) % 64 == 0 ? WHOLE : 1;
         if (memplug_slot_alloc(slot, &request, &pfn) == 0) {
-            expect(storm, atomic_fetch_add(&storm->users[pfn.nr], 1) == 0);
-            old = atomic_exchange(&storm->shelf[random >> 33 & (NR_SHELF - 1)], pfn.nr);
+            get(storm, pfn.nr, request.nr_pages);
+            old = SHELVED(pfn.nr, request.nr_pages);
         } else {
-            old = atomic_exchange(&storm->shelf[random >> 33 & (NR_SHELF - 1)], 0);
+            old = 0;
         }
+        old = atomic_exchange(&storm->shelf[random >> 40 & (NR_SHELF - 1)], old);
         if (old != 0)
             give(storm, slot, old);
     }
@@ -531,7 +546,8 @@ static void run_storm(bool fenced)
     assert_int_equal(atomic_load(&storm.nr_errors), 0);
     for (unsigned i = 0; i < NR_SHELF; i++)
         if (storm.shelf[i] != 0)
-            assert_int_equal(memplug_free(&storm.mini->pool, mpl_pfn(storm.shelf[i]), 1), 0);
+            assert_int_equal(memplug_free(&storm.mini->pool, mpl_pfn(storm.shelf[i] >> 8),
+                                          storm.shelf[i] & 255), 0);
     mpl_percpu_drain(&storm.mini->pool);
     close_empty(storm.mini, (NR_BLOCKS - 1) * BLOCK_PAGES);
 }
