@@ -340,13 +340,19 @@ void mpl_first_settle(struct memplug_space *space, const char *va, uint64_t size
     settle_for_good(space->fork.first, va, size_bytes);
 }
 
+bool mpl_first_has_children(const struct memplug_space *space)
+{
+    const struct mpl_first *first = space->fork.first;
+
+    return first && atomic_load_explicit(&first->children.nr, memory_order_relaxed) > 0;
+}
+
 void mpl_first_settle_part(struct memplug_space *space, const struct mpl_part *part)
 {
-    struct mpl_first *first = space->fork.first;
-
     if ((mpl_unit_at(space, part->unit)->flags & MPL_UNIT_SHARED) != 0 &&
-        atomic_load_explicit(&first->children.nr, memory_order_relaxed) > 0)
-        settle_for_good(first, mpl_unit_va(space, part->unit) + part->first * space->page_bytes,
+        mpl_first_has_children(space))
+        settle_for_good(space->fork.first,
+                        mpl_unit_va(space, part->unit) + part->first * space->page_bytes,
                         part->nr * space->page_bytes);
 }
 

@@ -38,6 +38,9 @@ int mpl_first_settle_unit(struct memplug_space *space, uint64_t unit);
 /* Pages that children may share, whatever the unit says. */
 void mpl_first_settle(struct memplug_space *space, const char *va, uint64_t size_bytes);
 
+/* False: none lives of those that were adopted. Asks nobody, and learns late that the last one has
+ * ended. */
+bool mpl_first_has_children(const struct memplug_space *space);
 /* How many live: at most MPL_NR_CHILDREN can be adopted. */
 unsigned mpl_first_children(struct memplug_space *space);
 /* From now on the thread attends this fork, and lets others' faults wait; null: no more. */

@@ -51,6 +51,7 @@ static void hold_all(struct memplug_space *space)
     uint64_t unit;
 
     mpl_lock_enter(&space->moving);
+    atomic_store(&space->fork.under_way, true); /* before it is asked who changes: fork_lazy.c */
     for (;;) {
         mpl_lock_enter(&space->area.lock);
         unit = next_unheld(space, mpl_area_next(&space->area, 0));
@@ -68,6 +69,7 @@ static void release_all(struct memplug_space *space)
 {
     uint64_t nr = space->area.nr_usable;
 
+    atomic_store(&space->fork.under_way, false);
     mpl_spare_share(&space->host->spare);
     mpl_lock_leave(&space->area.lock);
     for (uint64_t unit = 0; unit < nr; unit++) {

@@ -58,6 +58,7 @@ struct mpl_fork {
     uint64_t serial;         /* of the fork; a child has that of its own */
     _Atomic uint64_t copies_until; /* serial: the last child that shared could not be adopted */
     atomic_uint nr_changing; /* threads that change what this process may do */
+    atomic_bool under_way;   /* this fork's child, if it will have one, is not known yet */
     int parent;              /* the process that forks, from the beginning */
     int saved_errno;         /* as it was before */
     bool traces_all;         /* whatever a child of it becomes */

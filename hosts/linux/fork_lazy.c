@@ -108,6 +108,9 @@ static bool is_ours(const struct memplug_space *space)
     return syscall(SYS_getpid) == space->fork.parent;
 }
 
+/* Who changes raises nr_changing and then reads under_way; who forks raises under_way and then
+ * reads nr_changing. In the one order of all four one sees the other: the fork copies, or it
+ * is waited for. And under_way is lowered after its child was counted. */
 int memplug_space_change_begin(struct memplug_space *space)
 {
     struct mpl_fork *fork = &space->fork;
@@ -117,12 +120,13 @@ int memplug_space_change_begin(struct memplug_space *space)
     if (!is_ours(space))
         return 0;
     atomic_fetch_add(&fork->nr_changing, 1);
-    if (fork->first) {
-        mpl_lock_enter(&space->moving); /* a fork that has begun has its child, and it is known */
-        if (mpl_first_children(space) > 0)
-            result = settle_all(space);
+    if (atomic_load(&fork->under_way)) {
+        mpl_lock_enter(&space->moving);
         mpl_lock_leave(&space->moving);
     }
+    /* A move does not matter: what it has claimed is settled. */
+    if (mpl_first_has_children(space) && mpl_first_children(space) > 0)
+        result = settle_all(space);
     errno = saved;
     return result;
 }

@@ -167,6 +167,17 @@ static inline int in_child(int (*check)(void *), void *argument)
     return WEXITSTATUS(status);
 }
 
+/* A test that hangs has failed. */
+static inline int within(unsigned seconds, int (*check)(void *), void *argument)
+{
+    int result;
+
+    alarm(seconds + 30);
+    result = in_child(check, argument);
+    alarm(0);
+    return result;
+}
+
 /* In children, which must not use cmocka's asserts: say the line and end. */
 #define CHECK(condition)                                                        \
     do {                                                                        \

@@ -141,6 +141,14 @@ static inline struct memplug_space_stat stat_of(const struct machine *machine)
     return stat;
 }
 
+/* Was the last fork no lazy one, for this reason? */
+static inline bool copied_for(const struct machine *machine, const char *why)
+{
+    const char *said = stat_of(machine).fork_copied_why;
+
+    return said && strstr(said, why);
+}
+
 static inline void fill_words(void *start, uint64_t size_bytes, uint64_t seed)
 {
     uint64_t *words = start;
