@@ -18,7 +18,9 @@
 #define MPL_ATTR_NO_HUGEPAGE 128u
 #define MPL_ATTR_SEQUENTIAL 256u
 #define MPL_ATTR_RANDOM 512u
-#define MPL_ATTR_STAYS 1024u /* in a forked child: no child of its own is to have it */
+/* In a forked child: no child of its own is to have it; and equal pages may be one. */
+#define MPL_ATTR_STAYS 1024u
+#define MPL_ATTR_MERGEABLE 2048u
 #define MPL_ATTR_NAME_SHIFT 24
 
 /* Pages of one unit that are one mapping. */

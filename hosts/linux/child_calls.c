@@ -123,10 +123,7 @@ static int replace(struct memplug_space *space, const struct mpl_span *span)
     if (mpl_sys_mmap(span->va, span->size_bytes, (int)(attr & MPL_ATTR_PROTECTION),
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
         return -errno;
-    mpl_attrs_apply(space, span->va, span->size_bytes, attr & ~(MPL_ATTR_MAPPED | MPL_ATTR_LOCKED),
-                    false);
-    if ((attr & MPL_ATTR_STAYS) != 0)
-        mpl_sys_madvise(span->va, span->size_bytes, MADV_DONTFORK);
+    mpl_child_apply(space, span->va, span->size_bytes, attr);
     return 0;
 }
 
@@ -207,6 +204,17 @@ static int give_back_all(struct memplug_space *space, char *va, uint64_t size_by
 
 /* --- madvise ---------------------------------------------------------------------------------- */
 
+static void attrs_of_advice(int advice, uint32_t *clear, uint32_t *set)
+{
+    mpl_attrs_of_advice(advice, clear, set);
+    if (advice == MADV_DONTFORK)
+        *set = MPL_ATTR_STAYS;
+    if (advice == MADV_MERGEABLE)
+        *set = MPL_ATTR_MERGEABLE;
+    if (advice == MADV_UNMERGEABLE)
+        *clear = MPL_ATTR_MERGEABLE;
+}
+
 static int advise(struct memplug_space *space, char *va, uint64_t size_bytes, int advice)
 {
     uint32_t clear, set;
@@ -226,13 +234,12 @@ static int advise(struct memplug_space *space, char *va, uint64_t size_bytes, in
     default:
         break;
     }
-    mpl_attrs_of_advice(advice, &clear, &set);
+    attrs_of_advice(advice, &clear, &set);
     if (result == 0)
         result = error_of(mpl_sys_madvise(va, size_bytes, advice));
     /* The kernel goes on behind what is not mapped. */
     if (result == 0 || (result == -ENOMEM && !mpl_child_mapped(va, size_bytes)))
-        mpl_child_mark(space, va, size_bytes, clear,
-                       set | (advice == MADV_DONTFORK ? MPL_ATTR_STAYS : 0));
+        mpl_child_mark(space, va, size_bytes, clear, set);
     return result;
 }
 

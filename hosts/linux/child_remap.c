@@ -19,7 +19,8 @@
 #define MOVES (MREMAP_FIXED | MREMAP_DONTUNMAP)
 /* What makes it several mappings. */
 #define ADVICE (MPL_ATTR_SEQUENTIAL | MPL_ATTR_RANDOM | MPL_ATTR_HUGEPAGE | MPL_ATTR_NO_HUGEPAGE)
-#define SPLITS (MPL_ATTR_PROTECTION | MPL_ATTR_NO_DUMP | MPL_ATTR_STAYS | ADVICE)
+#define OF_CHILD (MPL_ATTR_STAYS | MPL_ATTR_MERGEABLE)
+#define SPLITS (MPL_ATTR_PROTECTION | MPL_ATTR_NO_DUMP | OF_CHILD | ADVICE)
 #define ANONYMOUS (MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE)
 
 struct remap {
@@ -92,15 +93,6 @@ static int unmap(struct memplug_space *space, char *va, uint64_t size_bytes)
     return 0;
 }
 
-static void apply(const struct memplug_space *space, const struct remap *remap, char *va,
-                  uint64_t size_bytes)
-{
-    mpl_attrs_apply(space, va, size_bytes, remap->attr & ~(MPL_ATTR_MAPPED | MPL_ATTR_LOCKED),
-                    false);
-    if ((remap->attr & MPL_ATTR_STAYS) != 0)
-        mpl_sys_madvise(va, size_bytes, MADV_DONTFORK);
-}
-
 /* Known afterwards as a piece of its own, so that all of it can be remapped again. */
 static bool grow(struct memplug_space *space, const struct remap *remap)
 {
@@ -111,7 +103,7 @@ static bool grow(struct memplug_space *space, const struct remap *remap)
 
     if (got == MAP_FAILED)
         return false;
-    apply(space, remap, va, size_bytes);
+    mpl_child_apply(space, va, size_bytes, remap->attr);
     if (mpl_child_locked(remap->old, remap->old_bytes))
         syscall(SYS_mlock2, va, size_bytes, MLOCK_ONFAULT);
     mpl_child_add(space, va, size_bytes, remap->attr);
@@ -165,7 +157,7 @@ static int copy(struct memplug_space *space, const struct remap *remap, char *to
     if (mpl_sys_mprotect(remap->old, kept_bytes(remap), PROT_READ) != 0)
         return -ENOMEM;
     copy_pages(space, to, remap->old, kept_bytes(remap));
-    apply(space, remap, to, remap->new_bytes);
+    mpl_child_apply(space, to, remap->new_bytes, remap->attr);
     copy_locks(space, remap, to);
     return mpl_sys_mprotect(to, remap->new_bytes, protection_of(remap)) != 0 ? -ENOMEM : 0;
 }
@@ -189,7 +181,7 @@ static int empty_old(struct memplug_space *space, const struct remap *remap)
     if (mpl_sys_mmap(remap->old, remap->old_bytes, protection_of(remap), ANONYMOUS | MAP_FIXED, -1,
                      0) == MAP_FAILED)
         return -errno;
-    apply(space, remap, remap->old, remap->old_bytes);
+    mpl_child_apply(space, remap->old, remap->old_bytes, remap->attr);
     mpl_child_emptied(space, remap->old, remap->old_bytes);
     return 0;
 }

@@ -252,6 +252,16 @@ void mpl_child_emptied(struct memplug_space *space, char *va, uint64_t size_byte
         }
 }
 
+void mpl_child_apply(const struct memplug_space *space, char *va, uint64_t size_bytes,
+                     uint32_t attr)
+{
+    mpl_attrs_apply(space, va, size_bytes, attr & ~(MPL_ATTR_MAPPED | MPL_ATTR_LOCKED), false);
+    if ((attr & MPL_ATTR_STAYS) != 0)
+        mpl_sys_madvise(va, size_bytes, MADV_DONTFORK);
+    if ((attr & MPL_ATTR_MERGEABLE) != 0)
+        mpl_sys_madvise(va, size_bytes, MADV_MERGEABLE);
+}
+
 /* --- its own ---------------------------------------------------------------------------------- */
 
 bool mpl_child_mapped(const char *va, uint64_t size_bytes)

@@ -38,6 +38,10 @@ void mpl_child_emptied(struct memplug_space *space, char *va, uint64_t size_byte
 void mpl_child_mark(struct memplug_space *space, char *va, uint64_t size_bytes, uint32_t clear,
                     uint32_t set);
 
+/* A mapping of no file gets them; its protection it has. */
+void mpl_child_apply(const struct memplug_space *space, char *va, uint64_t size_bytes,
+                     uint32_t attr);
+
 /* What is shared of it becomes the child's, and is inherited by a child of its own. -ENOMEM, or
  * -errno of madvise(2). What is not mapped any more, or was protected behind our back, is passed
  * over. */
