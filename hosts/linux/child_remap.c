@@ -28,6 +28,7 @@ struct remap {
     uint64_t old_bytes, new_bytes;
     int flags;
     char *target; /* of FIXED; then the result */
+    char *made;   /* where it is copied to first; null: to a mapping of its own */
     uint32_t attr;
     bool ours;    /* some of it is shared, or it is of several pieces */
     bool put;     /* it is at its new place */
@@ -105,7 +106,7 @@ static bool grow(struct memplug_space *space, const struct remap *remap)
         return false;
     mpl_child_apply(space, va, size_bytes, remap->attr);
     if (mpl_child_locked(remap->old, remap->old_bytes))
-        syscall(SYS_mlock2, va, size_bytes, MLOCK_ONFAULT);
+        syscall(SYS_mlock, va, size_bytes);
     mpl_child_add(space, va, size_bytes, remap->attr);
     return true;
 }
@@ -134,7 +135,8 @@ static void copy_pages(const struct memplug_space *space, char *to, char *from, 
     }
 }
 
-/* Page by page: they need not be alike where several mappings move. */
+/* Page by page: they need not be alike where several mappings move. Not MLOCK_ONFAULT: a later
+ * mlock() of a part would split them. */
 static void copy_locks(const struct memplug_space *space, const struct remap *remap, char *to)
 {
     uint64_t page_bytes = space->page_bytes, kept = kept_bytes(remap);
@@ -145,10 +147,10 @@ static void copy_locks(const struct memplug_space *space, const struct remap *re
     for (uint64_t at = 0; at < kept; at += page_bytes) {
         last = mpl_child_locked(remap->old + at, page_bytes);
         if (last)
-            syscall(SYS_mlock2, to + at, page_bytes, MLOCK_ONFAULT);
+            syscall(SYS_mlock, to + at, page_bytes);
     }
     if (last && kept < remap->new_bytes)
-        syscall(SYS_mlock2, to + kept, remap->new_bytes - kept, MLOCK_ONFAULT);
+        syscall(SYS_mlock, to + kept, remap->new_bytes - kept);
 }
 
 /* Nobody writes to it while it is copied, and who may not read it is not in the way. */
@@ -190,12 +192,13 @@ static int empty_old(struct memplug_space *space, const struct remap *remap)
  * something stood at the new one, that is gone, and the old one stays. */
 static int move(struct memplug_space *space, struct remap *remap)
 {
-    char *made;
+    char *made = remap->made;
     int result;
 
     if ((remap->flags & MREMAP_MAYMOVE) == 0)
         return -ENOMEM;
-    made = mpl_sys_mmap(NULL, remap->new_bytes, PROT_READ | PROT_WRITE, ANONYMOUS, -1, 0);
+    if (!made)
+        made = mpl_sys_mmap(NULL, remap->new_bytes, PROT_READ | PROT_WRITE, ANONYMOUS, -1, 0);
     if (made == MAP_FAILED)
         return -ENOMEM;
     result = copy(space, remap, made);
@@ -247,21 +250,66 @@ static bool may_be_several(const struct remap *remap)
     return (remap->flags & MREMAP_FIXED) != 0 && remap->old_bytes == remap->new_bytes;
 }
 
+static struct remap part_of(const struct remap *remap, const struct mpl_span *span)
+{
+    struct remap part = *remap;
+
+    part.old = span->va;
+    part.target = remap->target + (span->va - remap->old);
+    part.old_bytes = part.new_bytes = span->size_bytes;
+    return part;
+}
+
+/* All by way of one mapping: the kernel makes one again of parts that are alike later only if they
+ * were one before. */
+static int move_run(struct memplug_space *space, const struct remap *run)
+{
+    struct mpl_span span = {.va = run->old};
+    char *end = run->old + run->old_bytes;
+    char *made = mpl_sys_mmap(NULL, run->old_bytes, PROT_READ | PROT_WRITE, ANONYMOUS, -1, 0);
+    int result = made == MAP_FAILED ? -ENOMEM : 0;
+
+    while (result == 0 && mpl_child_next(space, &span, end)) {
+        struct remap part = part_of(run, &span);
+        char *rest = part.made = made + (span.va - run->old);
+
+        part.attr = space->fork.pieces[span.piece].attr;
+        result = mpl_child_room(space);
+        if (result == 0) {
+            rest += span.size_bytes;
+            result = move(space, &part);
+        }
+        if (result != 0)
+            mpl_sys_munmap(rest, (uint64_t)(made + run->old_bytes - rest));
+    }
+    return result;
+}
+
+/* To where what is known ends, or begins. Is any of it shared? */
+static bool extend(const struct memplug_space *space, struct mpl_span *span, const char *end)
+{
+    struct mpl_span next = *span;
+
+    while (mpl_child_next(space, &next, end) && next.known == span->known) {
+        span->size_bytes += next.size_bytes;
+        span->shared |= next.shared;
+    }
+    return span->shared;
+}
+
 static int move_each(struct memplug_space *space, const struct remap *remap)
 {
     struct mpl_span span = {.va = remap->old};
+    char *end = remap->old + remap->old_bytes;
     int result = 0;
 
-    while (result == 0 && mpl_child_next(space, &span, remap->old + remap->old_bytes)) {
-        struct remap part = *remap;
+    while (result == 0 && mpl_child_next(space, &span, end)) {
+        bool shared = extend(space, &span, end);
+        struct remap run = part_of(remap, &span);
 
-        part.old = span.va;
-        part.target = remap->target + (span.va - remap->old);
-        part.old_bytes = part.new_bytes = span.size_bytes;
-        part.attr = span.known ? space->fork.pieces[span.piece].attr : 0;
         result = mpl_child_room(space);
         if (result == 0)
-            result = span.shared ? move(space, &part) : remap_other(space, &part);
+            result = shared ? move_run(space, &run) : remap_other(space, &run);
     }
     return result;
 }
