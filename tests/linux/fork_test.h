@@ -41,21 +41,6 @@ static inline struct job *open_lazy(const struct memplug_space_config *config)
     return job;
 }
 
-/* Else it is said why. */
-static inline bool can_be_lazy(void)
-{
-    struct machine machine;
-    char text[512];
-    int result = machine_open(&machine, MEMPLUG_BACKING_MEMFD, 2, -1, NULL);
-
-    if (result == 0)
-        result = memplug_space_fork_lazily(machine.space, NULL, &machine.reason);
-    memplug_reason_text(&machine.reason, text, sizeof(text));
-    if (result != 0)
-        printf("   why: %s\n", text);
-    return machine_close(&machine) == 0 && result == 0;
-}
-
 static inline void close_job(struct job *job)
 {
     assert_int_equal(memplug_unmap(job->machine.space, job->memory, SIZE), 0);
@@ -74,7 +59,7 @@ enum { IS_AS_FORKED, IS_OWN, IS_ZERO, IS_SPARSE, IS_THE_SAME, WRITE_ALL, UNMAP_H
 
 static inline int fork_and_look(struct job *job, bool raw, uint64_t seed)
 {
-    int status = 0;
+    int status;
     pid_t pid;
 
     signal(SIGSEGV, SIG_DFL);
@@ -85,8 +70,8 @@ static inline int fork_and_look(struct job *job, bool raw, uint64_t seed)
         memplug_space_child_forked(job->machine.space);
     if (pid == 0)
         syscall(SYS_exit, words_hold(job->memory, SIZE, seed) ? 0 : 1);
-    waitpid(pid, &status, 0);
-    return raw ? WIFSIGNALED(status) && WTERMSIG(status) == SIGSEGV ? 0 : 1 : status;
+    status = status_of(pid);
+    return raw ? status != 1000 + SIGSEGV : status;
 }
 
 static inline uint64_t sum_of(const struct job *job)
@@ -177,24 +162,35 @@ static inline void live(struct job *job, int socket, uint64_t seed)
     _exit(0);
 }
 
+/* As a program's fork(): 0 in the child, which has its memory. */
+static inline pid_t fork_job(struct job *job)
+{
+    struct memplug_space *space = job->machine.space;
+    pid_t pid;
+
+    fflush(stdout);
+    assert_int_equal(memplug_space_fork_before(space, false, &job->machine.reason), 0);
+    pid = fork();
+    if (pid == 0 && memplug_space_fork_child(space) != 0)
+        _exit(125);
+    if (pid != 0)
+        assert_int_equal(memplug_space_fork_parent(space), 0);
+    assert_true(pid >= 0);
+    return pid;
+}
+
 /* seed: of what it should see. */
 static inline struct kid fork_kid(struct job *job, uint64_t seed)
 {
-    struct memplug_space *space = job->machine.space;
     struct kid kid;
     int pair[2];
 
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
-    assert_int_equal(memplug_space_fork_before(space, false, &job->machine.reason), 0);
-    kid.pid = fork();
+    kid.pid = fork_job(job);
     if (kid.pid == 0) {
         close(pair[0]);
-        if (memplug_space_fork_child(space) != 0)
-            _exit(125);
         live(job, pair[1], seed);
     }
-    assert_int_equal(memplug_space_fork_parent(space), 0);
-    assert_true(kid.pid > 0);
     close(pair[1]);
     kid.socket = pair[0];
     return kid;
@@ -213,16 +209,14 @@ static inline int ask(const struct kid *kid, int question)
     return read(kid->socket, &result, sizeof(result)) == (ssize_t)sizeof(result) ? result : -1;
 }
 
-/* How it ended: its exit status, or 1000 and the signal. */
 static inline int end_kid(struct kid *kid)
 {
-    int status, question = LEAVE;
+    int question = LEAVE;
 
     if (send(kid->socket, &question, sizeof(question), MSG_NOSIGNAL) < 0)
         errno = 0;
-    assert_int_equal(waitpid(kid->pid, &status, 0), kid->pid);
     close(kid->socket);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+    return status_of(kid->pid);
 }
 
 /* --- what the parent does --------------------------------------------------------------------- */

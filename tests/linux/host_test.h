@@ -147,10 +147,19 @@ static inline long number_in(const char *path, const char *word)
     return at ? strtol(at + (word ? strlen(word) : 0), NULL, 10) : -1;
 }
 
+/* How a child of ours ended: its exit status, or 1000 and the signal. */
+static inline int status_of(pid_t child)
+{
+    int status = 0;
+
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return WIFSIGNALED(status) ? 1000 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
 /* Run a check in a child of its own: 0 passed, 77 could not run, else the line that failed. */
 static inline int in_child(int (*check)(void *), void *argument)
 {
-    int status = 0;
+    int result;
 
     fflush(stdout);
     pid_t child = fork();
@@ -159,12 +168,10 @@ static inline int in_child(int (*check)(void *), void *argument)
         setenv("CMOCKA_TEST_ABORT", "1", 1); /* an assert ends the child, and runs no other test */
         _exit(check(argument));
     }
-    assert_int_equal(waitpid(child, &status, 0), child);
-    if (WIFSIGNALED(status)) {
-        print_error("child ended by signal %d\n", WTERMSIG(status));
-        return 1000 + WTERMSIG(status);
-    }
-    return WEXITSTATUS(status);
+    result = status_of(child);
+    if (result > 1000)
+        print_error("child ended by signal %d\n", result - 1000);
+    return result;
 }
 
 /* A test that hangs has failed. */

@@ -141,6 +141,21 @@ static inline struct memplug_space_stat stat_of(const struct machine *machine)
     return stat;
 }
 
+/* Are forks lazy here? Else it is said why. */
+static inline bool can_be_lazy(void)
+{
+    struct machine machine;
+    char text[512];
+    int result = machine_open(&machine, MEMPLUG_BACKING_MEMFD, 2, -1, NULL);
+
+    if (result == 0)
+        result = memplug_space_fork_lazily(machine.space, NULL, &machine.reason);
+    memplug_reason_text(&machine.reason, text, sizeof(text));
+    if (result != 0)
+        printf("   why: %s\n", text);
+    return machine_close(&machine) == 0 && result == 0;
+}
+
 /* Was the last fork no lazy one, for this reason? */
 static inline bool copied_for(const struct machine *machine, const char *why)
 {

@@ -44,7 +44,6 @@ static void close_job(struct job *job)
 static int fork_job(struct job *job, int (*child)(struct job *job))
 {
     struct memplug_space *space = job->machine.space;
-    int status = 0;
     pid_t pid;
 
     if (memplug_space_fork_before(space, job->alone, &job->machine.reason) != 0)
@@ -54,8 +53,7 @@ static int fork_job(struct job *job, int (*child)(struct job *job))
         _exit(memplug_space_fork_child(space) == 0 ? child(job) : 125);
     }
     assert_int_equal(memplug_space_fork_parent(space), 0);
-    assert_true(pid > 0 && waitpid(pid, &status, 0) == pid);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+    return status_of(pid);
 }
 
 static bool can_hold_up(struct job *job, const char *name)
@@ -344,19 +342,6 @@ static void a_child_has_no_descriptors(void **state)
     assert_true(memplug_space_descriptor(job->machine.space, 0) >= 0);
     assert_int_equal(fork_job(job, child_has_no_descriptor), 0);
     close_job(job);
-}
-
-static bool can_be_lazy(void)
-{
-    struct job *job = open_job(NULL);
-    int result = memplug_space_fork_lazily(job->machine.space, NULL, &job->machine.reason);
-    char text[512];
-
-    memplug_reason_text(&job->machine.reason, text, sizeof(text));
-    if (result != 0)
-        printf("SKIP lazy: %s\n", text);
-    close_job(job);
-    return result == 0;
 }
 
 int main(void)

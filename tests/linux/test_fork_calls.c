@@ -378,25 +378,21 @@ static void *write_on(void *argument)
 
 static int child_plays(struct job *job, bool bare, unsigned seed)
 {
-    struct memplug_space *space = job->machine.space;
     pthread_t thread;
     int status;
     pid_t pid;
 
     fill_words(job->memory, SIZE, SEED);
-    fflush(stdout);
-    assert_int_equal(memplug_space_fork_before(space, false, &job->machine.reason), 0);
-    pid = fork();
+    pid = fork_job(job);
     if (pid == 0)
-        _exit(memplug_space_fork_child(space) == 0 ? play_on(job, bare, seed) : 125);
-    assert_int_equal(memplug_space_fork_parent(space), 0);
+        _exit(play_on(job, bare, seed));
     atomic_store(&stop, false);
     assert_int_equal(pthread_create(&thread, NULL, write_on, job), 0);
-    assert_int_equal(waitpid(pid, &status, 0), pid);
+    status = status_of(pid);
     atomic_store(&stop, true);
     pthread_join(thread, NULL);
     if (status != 0)
-        printf("   seed %u: status %x\n", seed, (unsigned)status);
+        printf("   seed %u: status %d\n", seed, status);
     return status;
 }
 

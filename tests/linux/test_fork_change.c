@@ -274,7 +274,6 @@ static void a_change_sees_the_fork_that_is_under_way(void **state)
     struct memplug_space *space = job->machine.space;
     uint64_t nr_settled;
     pthread_t thread;
-    int status;
     pid_t pid;
 
     (void)state;
@@ -299,7 +298,7 @@ static void a_change_sees_the_fork_that_is_under_way(void **state)
     assert_int_equal(stat_of(&job->machine).nr_settled_pages, nr_settled);
     memplug_space_change_end(space);
     assert_int_equal(kill(pid, SIGKILL), 0);
-    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status_of(pid), 1000 + SIGKILL);
     close_job(job);
 }
 
@@ -347,31 +346,23 @@ static void *change_on(void *argument)
 static int fork_meanwhile(void *argument)
 {
     struct job *job = open_lazy(NULL);
-    struct memplug_space *space = job->machine.space;
     struct memplug_space_stat stat;
     pthread_t thread;
-    int status;
 
     (void)argument;
     alarm(60);
     CHECK(pthread_create(&thread, NULL, change_on, job) == 0);
     for (unsigned i = 0; i < 500; i++) {
-        pid_t pid;
+        pid_t pid = fork_job(job);
 
-        CHECK(memplug_space_fork_before(space, false, NULL) == 0);
-        pid = fork();
-        if (pid == 0) {
-            if (memplug_space_fork_child(space) != 0)
-                _exit(125);
-            for (unsigned j = 0; j < 3; j++)
-                if (answer(job, IS_THE_SAME, 0) != 0)
-                    _exit(1);
+        for (unsigned j = 0; j < 3 && pid == 0; j++)
+            if (answer(job, IS_THE_SAME, 0) != 0)
+                _exit(1);
+        if (pid == 0)
             _exit(0);
-        }
-        CHECK(memplug_space_fork_parent(space) == 0);
         if (i % 4 == 0)
             usleep(i % 16 * 100);
-        CHECK(waitpid(pid, &status, 0) == pid && status == 0);
+        CHECK(status_of(pid) == 0);
     }
     atomic_store(&stop, true);
     pthread_join(thread, NULL);

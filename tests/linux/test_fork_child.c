@@ -21,19 +21,13 @@
 /* Runs act in a lazily forked child. */
 static int in_lazy_child(struct job *job, int (*act)(struct job *job))
 {
-    struct memplug_space *space = job->machine.space;
-    int status;
     pid_t pid;
 
     fill_words(job->memory, SIZE, SEED);
-    fflush(stdout);
-    assert_int_equal(memplug_space_fork_before(space, false, &job->machine.reason), 0);
-    pid = fork();
+    pid = fork_job(job);
     if (pid == 0)
-        _exit(memplug_space_fork_child(space) == 0 ? act(job) : 125);
-    assert_int_equal(memplug_space_fork_parent(space), 0);
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+        _exit(act(job));
+    return status_of(pid);
 }
 
 static atomic_bool stop;
@@ -197,7 +191,6 @@ static void *outlive(void *argument)
 static int settle_from_a_cell(void *argument)
 {
     struct rest rest = {.job = open_lazy(NULL)};
-    struct memplug_space *space = rest.job->machine.space;
     char folder[] = "/tmp/memplug-test-XXXXXX";
     pthread_t thread;
     int status;
@@ -205,15 +198,12 @@ static int settle_from_a_cell(void *argument)
 
     (void)argument;
     CHECK(pipe2(rest.pipe, O_CLOEXEC) == 0 && mkdtemp(folder));
-    CHECK(memplug_space_fork_before(space, false, NULL) == 0);
-    pid = fork();
+    pid = fork_job(rest.job);
     if (pid == 0) {
-        if (memplug_space_fork_child(space) != 0 ||
-            pthread_create(&thread, NULL, outlive, &rest) != 0)
+        if (pthread_create(&thread, NULL, outlive, &rest) != 0)
             _exit(3);
         syscall(SYS_exit, 0);
     }
-    CHECK(memplug_space_fork_parent(space) == 0);
     usleep(20000); /* until it has ended */
     CHECK(chroot(folder) == 0 && chdir("/") == 0);
     write_all(rest.job);
@@ -312,7 +302,6 @@ static bool become_poor(void)
 static void play_fate(const struct fate *fate)
 {
     struct job *job = open_lazy(NULL);
-    struct memplug_space *space = job->machine.space;
     int ready[2], go[2], status;
     bool right, ended;
     char word;
@@ -320,15 +309,12 @@ static void play_fate(const struct fate *fate)
 
     assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
     assert_int_equal(pipe2(go, O_CLOEXEC), 0);
-    assert_int_equal(memplug_space_fork_before(space, false, NULL), 0);
-    pid = fork();
+    pid = fork_job(job);
     if (pid == 0) {
-        right = memplug_space_fork_child(space) == 0 && fate->become() &&
-                write(ready[1], "x", 1) == 1 && read(go[0], &word, 1) == 1 &&
+        right = fate->become() && write(ready[1], "x", 1) == 1 && read(go[0], &word, 1) == 1 &&
                 words_hold(job->memory, SIZE, SEED);
         syscall(SYS_exit, right ? 0 : 1);
     }
-    assert_int_equal(memplug_space_fork_parent(space), 0);
     assert_int_equal(read(ready[0], &word, 1), 1);
     assert_true(!fate->befall || fate->befall(pid));
     write_all(job);
@@ -399,26 +385,21 @@ static void who_keeps_its_parent_waiting_ends(void **state)
     (void)state;
     for (unsigned i = 0; i < 2; i++) {
         struct job *job = open_lazy(NULL);
-        struct memplug_space *space = job->machine.space;
-        int status, ends[2];
+        int ends[2];
         char word;
         pid_t pid;
 
         assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
-        assert_int_equal(memplug_space_fork_before(space, false, NULL), 0);
-        pid = fork();
+        pid = fork_job(job);
         if (pid == 0) {
-            if (memplug_space_fork_child(space) != 0 || enroll(job, modes[i]) < 0 ||
-                write(ends[1], "x", 1) != 1)
+            if (enroll(job, modes[i]) < 0 || write(ends[1], "x", 1) != 1)
                 _exit(1);
             for (;;)
                 pause();
         }
-        assert_int_equal(memplug_space_fork_parent(space), 0);
         assert_int_equal(read(ends[0], &word, 1), 1);
         write_all(job);
-        assert_int_equal(waitpid(pid, &status, 0), pid);
-        assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+        assert_int_equal(status_of(pid), 1000 + SIGKILL);
         assert_int_equal(stat_of(&job->machine).nr_children_ended, 1);
         close(ends[0]);
         close(ends[1]);
@@ -442,17 +423,14 @@ static void stop_parent(void)
 static int stopped_meanwhile(void *argument)
 {
     struct job *job = open_lazy(NULL);
-    struct memplug_space *space = job->machine.space;
     struct kid kid;
     int pair[2];
 
     (void)argument;
     CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
-    CHECK(memplug_space_fork_before(space, false, NULL) == 0);
-    kid.pid = fork();
+    kid.pid = fork_job(job);
     if (kid.pid == 0) {
-        int uffd = memplug_space_fork_child(space) == 0 ? enroll(job, UFFDIO_REGISTER_MODE_MINOR)
-                                                        : -1;
+        int uffd = enroll(job, UFFDIO_REGISTER_MODE_MINOR);
 
         if (uffd < 0 || write(pair[1], "x", 1) != 1)
             _exit(1);
@@ -460,7 +438,6 @@ static int stopped_meanwhile(void *argument)
         close(uffd);
         live(job, pair[1], SEED);
     }
-    CHECK(memplug_space_fork_parent(space) == 0);
     kid.socket = pair[0];
     close(pair[1]);
     CHECK(read(kid.socket, &(char){0}, 1) == 1);

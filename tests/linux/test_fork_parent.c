@@ -237,7 +237,6 @@ static void holes_that_are_written_just_then(void **state)
     (void)state;
     assert_int_equal(pthread_create(&thread, NULL, fill_holes, job) == 0, 1);
     for (unsigned i = 1; i <= 400; i++) {
-        int status;
         pid_t pid;
 
         assert_int_equal(memplug_discard(space, job->memory + UNIT, SIZE - UNIT), 0);
@@ -245,19 +244,14 @@ static void holes_that_are_written_just_then(void **state)
         atomic_store(&rounds, i);
         for (volatile unsigned j = 0; j < i * 37 % 4000; j++)
             ;
-        assert_int_equal(memplug_space_fork_before(space, false, NULL), 0);
-        pid = fork();
+        pid = fork_job(job);
         if (pid == 0) {
-            if (memplug_space_fork_child(space) != 0)
-                _exit(125);
             for (uint64_t at = *(volatile uint64_t *)(void *)job->memory; at > 0; at--)
                 if (job->memory[at * UNIT + 8] != 1)
                     _exit(1);
             _exit(0);
         }
-        assert_int_equal(memplug_space_fork_parent(space), 0);
-        assert_int_equal(waitpid(pid, &status, 0), pid);
-        assert_int_equal(status, 0);
+        assert_int_equal(status_of(pid), 0);
         while (atomic_load(&written) != i)
             sched_yield();
     }
@@ -285,18 +279,14 @@ static long own_pages(struct job *job)
 static int locked(void *argument)
 {
     struct job *job = open_lazy(NULL);
-    struct memplug_space *space = job->machine.space;
-    int status;
     pid_t pid;
 
     (void)argument;
     CHECK(mlockall(MCL_CURRENT | MCL_FUTURE) == 0);
-    CHECK(memplug_space_fork_before(space, false, NULL) == 0);
-    pid = fork();
+    pid = fork_job(job);
     if (pid == 0)
-        _exit(memplug_space_fork_child(space) != 0 || own_pages(job) != 0);
-    CHECK(memplug_space_fork_parent(space) == 0);
-    CHECK(waitpid(pid, &status, 0) == pid && status == 0);
+        _exit(own_pages(job) != 0);
+    CHECK(status_of(pid) == 0);
     close_job(job);
     return 0;
 }
@@ -361,23 +351,16 @@ static void buffers_that_are_registered_just_then(void **state)
     atomic_store(&stop, false);
     assert_int_equal(pthread_create(&thread, NULL, write_by_ring, job), 0);
     for (unsigned i = 0; i < 100; i++) {
-        int status;
-        pid_t pid;
+        pid_t pid = fork_job(job);
 
-        assert_int_equal(memplug_space_fork_before(space, false, NULL), 0);
-        pid = fork();
         if (pid == 0) {
             static char seen[PAGE];
 
-            if (memplug_space_fork_child(space) != 0)
-                _exit(125);
             memcpy(seen, job->memory + MIB, PAGE);
             usleep(500);
             _exit(memcmp(seen, job->memory + MIB, PAGE) != 0);
         }
-        assert_int_equal(memplug_space_fork_parent(space), 0);
-        assert_int_equal(waitpid(pid, &status, 0), pid);
-        nr_torn += status != 0;
+        nr_torn += status_of(pid) != 0;
     }
     atomic_store(&stop, true);
     pthread_join(thread, NULL);

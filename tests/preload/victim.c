@@ -27,13 +27,6 @@
 
 unsigned char *objects[NR_OBJECTS];
 
-bool moved_enough(void)
-{
-    const char *path = getenv("MOVER_DONE");
-
-    return !path || access(path, F_OK) == 0;
-}
-
 void make_objects(void)
 {
     for (unsigned i = 0; i < NR_OBJECTS; i++) {

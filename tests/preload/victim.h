@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* What the parts of the victim share: its heap. */
+/* What the victims share; and what the parts of the first one do, its heap. */
 #ifndef VICTIM_H
 #define VICTIM_H
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
 
 #define NR_OBJECTS 24u
@@ -15,19 +17,26 @@
 #define CHECK(condition)                                                                          \
     do {                                                                                          \
         if (!(condition)) {                                                                       \
-            fprintf(stderr, "line %d: %s\n", __LINE__, #condition);                               \
+            fprintf(stderr, "line %d: %s (errno %d)\n", __LINE__, #condition, errno);             \
             _exit(1);                                                                             \
         }                                                                                         \
     } while (0)
 
+/* Also if there is no mover. */
+static inline bool moved_enough(void)
+{
+    const char *path = getenv("MOVER_DONE");
+
+    return !path || access(path, F_OK) == 0;
+}
+
+/* --- victim.c --------------------------------------------------------------------------------- */
+
 extern unsigned char *objects[NR_OBJECTS];
 
-/* Also if there is no mover. */
-bool moved_enough(void);
 /* Each is full of its number, from 1 on, but for its head. */
 void make_objects(void);
 void check_objects(void);
-
 
 /* --- victim_clone.c, victim_storm.c ----------------------------------------------------------- */
 

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /* A program whose children share its heap, and do what their parent does not see: as victim.c. */
 #define _GNU_SOURCE
+#include "victim.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/capability.h>
@@ -22,24 +24,6 @@
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#define OBJECT_BYTES ((size_t)1 << 20)
-#define PAGE 4096u
-
-#define CHECK(condition)                                                                          \
-    do {                                                                                          \
-        if (!(condition)) {                                                                       \
-            fprintf(stderr, "line %d: %s\n", __LINE__, #condition);                               \
-            _exit(1);                                                                             \
-        }                                                                                         \
-    } while (0)
-
-static bool moved_enough(void)
-{
-    const char *path = getenv("MOVER_DONE");
-
-    return !path || access(path, F_OK) == 0;
-}
 
 /* Children that make their memory unwritable behind the library's back: they cannot be given it. */
 static int test_ended(void)

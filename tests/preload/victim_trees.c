@@ -6,6 +6,8 @@
  * system calls of their own, and that must be seen.
  */
 #define _GNU_SOURCE
+#include "victim.h"
+
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -23,18 +25,9 @@
 #include <unistd.h>
 
 #define NR_SLOTS 48u
-#define PAGE 4096u
 #define SLOT_BYTES (24u * (size_t)PAGE)
 #define NR_CHILDREN 4u
 #define DEPTH 3u
-
-#define CHECK(condition)                                                                          \
-    do {                                                                                          \
-        if (!(condition)) {                                                                       \
-            fprintf(stderr, "line %d, depth %u: %s (%d)\n", __LINE__, depth, #condition, errno);  \
-            _exit(1);                                                                             \
-        }                                                                                         \
-    } while (0)
 
 /* A slot holds one word all over; what that is stands in memory that is no heap. */
 static uint64_t *slots[NR_SLOTS];
@@ -47,13 +40,6 @@ static bool bare;
 static unsigned draw(unsigned *from, unsigned limit)
 {
     return (unsigned)rand_r(from) % limit;
-}
-
-static bool moved_enough(void)
-{
-    const char *path = getenv("MOVER_DONE");
-
-    return !path || access(path, F_OK) == 0;
 }
 
 static void look(unsigned slot)
