@@ -6,10 +6,14 @@ FRAME_PEERS = ['mempool', 'rte_malloc', 'jemalloc', 'mimalloc', 'tcmalloc', 'gli
 MODES = {'memplug-raw': 'raw', 'memplug-raw-slot': 'raw, own slot', 'memplug-owned': 'owned',
          'memplug-owned-slot': 'owned, own slot'}
 OURS = list(MODES)
+# Many frames by bulk calls of 64, through a slot of each thread's own; who has such calls too.
+BULK_MODES = {'memplug-raw-bulk': 'raw, bulk calls', 'memplug-owned-bulk': 'owned, bulk calls'}
+BULK_PEERS = {'mempool': 'mempool-bulk'}
 
 # Debian's package behind each peer: what to install if it is missing.
 PACKAGES = {
-    'mempool': 'libdpdk-dev', 'rte_malloc': 'libdpdk-dev', 'dpdk': 'libdpdk-dev',
+    'mempool': 'libdpdk-dev', 'mempool-bulk': 'libdpdk-dev', 'rte_malloc': 'libdpdk-dev',
+    'dpdk': 'libdpdk-dev',
     'jemalloc': 'libjemalloc-dev', 'mimalloc': 'libmimalloc-dev',
     'tcmalloc': 'libgoogle-perftools-dev',
 }
@@ -23,9 +27,13 @@ class Group:
         self.renew, self.again = renew, again
 
 
-def frames(region, commands, names, extra=()):
-    return {f'frames-{name}': ([str(region)], commands + (list(extra) if name in OURS else []))
-            for name in names}
+def frames(region, commands, names, extra=(), bulk=()):
+    """bulk: those of the commands that ask for many frames, and so for bulk calls."""
+    workers = {f'frames-{name}': ([str(region)], commands + (list(extra) if name in OURS else []))
+               for name in names}
+    for name in [*BULK_MODES, *BULK_PEERS.values()] if bulk else []:
+        workers[f'frames-{name}'] = ([str(region)], list(bulk))
+    return workers
 
 
 PLUG = ['plug block 128', 'plug block 8192', 'plug host 128', 'bytes block 8192',
@@ -39,12 +47,14 @@ EVEN = ['quiet', 'storm', 'quiet own', 'storm own', 'slot']
 # mempool's ring is touched for the first time in its first three rounds.
 GROUPS = [
     Group('one thread', 2, frames(524288, ['bulk 0 1', 'bulkrand 0 1', 'repeat 0 1'],
-                                  OURS + FRAME_PEERS, ['extra']), again=True),
+                                  OURS + FRAME_PEERS, ['extra'],
+                                  ['bulk 0 1', 'bulkrand 0 1']), again=True),
     Group('order 9', 1, frames(524288, ['bulk 9 1', 'repeat 9 1'], OURS + FRAME_PEERS),
           again=True),
     Group('two threads', 2, frames(524288, ['bulk 0 2', 'bulkx 0 2', 'repeat 0 2'],
-                                   OURS + FRAME_PEERS), again=True),
-    Group('nearly full', 1, frames(262144, ['rand90'], OURS + FRAME_PEERS)),
+                                   OURS + FRAME_PEERS, bulk=['bulk 0 2', 'bulkx 0 2']),
+          again=True),
+    Group('nearly full', 1, frames(262144, ['rand90'], OURS + FRAME_PEERS, bulk=['rand90'])),
     Group('fragmentation', 0, frames(262144, ['frag'], ['memplug-raw', 'memplug-owned'] +
                                      FRAME_PEERS)),
     Group('plug', 1, {
@@ -88,6 +98,7 @@ WORKLOADS = [
     ('order 9 bulk, alloc + free', 'bulk 9 1', ['alloc', 'free']),
     ('order 9 pair', 'repeat 9 1', ['pair']),
 ]
+BULK_FIGURES = ['alloc', 'free', 'b1024-alloc', 'b1024-free']
 
 # (workload, ours, peer) -> bar, comparison, target. "best": the faster one of mempool and tcmalloc.
 TARGETS = {
@@ -112,6 +123,19 @@ class Row:
     def __init__(self, bar, workload, mode, unit, ours, peer, value, target=None):
         self.bar, self.workload, self.mode, self.unit = bar, workload, mode, unit
         self.ours, self.peer, self.value, self.target = ours, peer, value, target
+
+
+def bulk_rows():
+    for workload, command, names in WORKLOADS:
+        if not set(names) <= set(BULK_FIGURES) or command == 'bulk 9 1':
+            continue
+        for ours, mode in BULK_MODES.items():
+            for peer in FRAME_PEERS:
+                bar, *target = TARGETS.get((workload, mode.split(',')[0], peer), (None,))
+                yield Row(bar, workload, mode, 'ns', (f'frames-{ours}', command, names, 1),
+                          f'{peer}, bulk calls' if peer in BULK_PEERS else peer,
+                          [(f'frames-{BULK_PEERS.get(peer, peer)}', command, names, 1)],
+                          tuple(target) or None)
 
 
 def frame_rows():
@@ -262,6 +286,7 @@ def even_rows():
 
 def all_rows():
     yield from frame_rows()
+    yield from bulk_rows()
     yield from frag_rows()
     yield from plug_rows()
     yield from move_rows()

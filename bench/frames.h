@@ -27,6 +27,10 @@ static void peer_open(uint64_t nr_frames);
 static void peer_enter(unsigned thread);
 static inline uint64_t peer_alloc(unsigned thread, unsigned order); /* 0: there are none */
 static inline void peer_free(unsigned thread, uint64_t frame, unsigned order);
+/* Frames of order 0 by one call, if there is one (else: one_by_one.h). All that are asked for, or
+ * the worker dies. */
+static inline void peer_alloc_many(unsigned thread, uint64_t *to, unsigned nr);
+static inline void peer_free_many(unsigned thread, const uint64_t *from, unsigned nr);
 /* The frame's address, and what is kept at hand given back: for the fragmentation workload. */
 static uint64_t peer_address(uint64_t frame);
 static void peer_drain(void);

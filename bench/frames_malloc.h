@@ -47,4 +47,5 @@ static void peer_extra(void)
 {
 }
 
+#include "one_by_one.h"
 #include "workloads.h"

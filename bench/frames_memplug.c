@@ -55,6 +55,31 @@ static inline void peer_free(unsigned thread, uint64_t frame, unsigned order)
     }
 }
 
+static inline void peer_alloc_many(unsigned thread, uint64_t *to, unsigned nr)
+{
+    const struct memplug_alloc request = {.nr_pages = 1, .mover = OWNER};
+    memplug_pfn_t *pfns = (memplug_pfn_t *)to;
+    int got = OWN_SLOT != 0
+                  ? memplug_slot_alloc_bulk(slots[thread], &request, NULL, pfns, nr)
+                  : memplug_alloc_bulk(pool, &request, NULL, pfns, nr);
+
+    if (got != (int)nr) {
+        worker_die("a frame of the workload is not there");
+    }
+}
+
+static inline void peer_free_many(unsigned thread, const uint64_t *from, unsigned nr)
+{
+    const memplug_pfn_t *pfns = (const memplug_pfn_t *)from;
+    uint32_t nr_freed = OWN_SLOT != 0
+                            ? memplug_slot_free_bulk(slots[thread], pfns, nr, NULL)
+                            : memplug_free_bulk(pool, pfns, nr, NULL);
+
+    if (nr_freed != nr) {
+        worker_die("a frame could not be freed");
+    }
+}
+
 static uint64_t peer_address(uint64_t frame)
 {
     return frame << FRAME_SHIFT;

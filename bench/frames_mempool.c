@@ -51,6 +51,20 @@ static inline void peer_free(unsigned thread, uint64_t frame, unsigned order)
     rte_mempool_put(pool, (void *)frame);
 }
 
+static inline void peer_alloc_many(unsigned thread, uint64_t *to, unsigned nr)
+{
+    (void)thread;
+    if (rte_mempool_get_bulk(pool, (void **)to, nr) != 0) {
+        worker_die("a frame of the workload is not there");
+    }
+}
+
+static inline void peer_free_many(unsigned thread, const uint64_t *from, unsigned nr)
+{
+    (void)thread;
+    rte_mempool_put_bulk(pool, (void *const *)from, nr);
+}
+
 static uint64_t peer_address(uint64_t frame)
 {
     return frame;

@@ -56,4 +56,5 @@ static void peer_extra(void)
 {
 }
 
+#include "one_by_one.h"
 #include "workloads.h"

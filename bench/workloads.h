@@ -8,6 +8,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "many.h"
+
 #define BATCH 1024u
 #define NR_BATCHES 128u
 #define CHURN 1048576u
@@ -19,28 +21,14 @@ static unsigned order_now;
 
 /* --- the timed loops -------------------------------------------------------------------------- */
 
-static inline uint64_t must_alloc(unsigned thread, unsigned order)
-{
-    uint64_t frame = peer_alloc(thread, order);
-
-    if (frame == 0) {
-        worker_die("a frame of the workload is not there");
-    }
-    return frame;
-}
-
 static void alloc_all(unsigned thread)
 {
-    for (uint64_t i = 0; i < nr_ops[thread]; i++) {
-        frames[thread][i] = must_alloc(thread, order_now);
-    }
+    alloc_many(thread, frames[thread], nr_ops[thread], order_now);
 }
 
 static void free_all(unsigned thread)
 {
-    for (uint64_t i = 0; i < nr_ops[thread]; i++) {
-        peer_free(thread, frames[thread][i], order_now);
-    }
+    free_many(thread, frames[thread], nr_ops[thread], order_now);
 }
 
 static void pair_all(unsigned thread)
@@ -149,14 +137,10 @@ static void rand_batches(void)
 
         pick_victims();
         start = worker_cpu_ns();
-        for (uint64_t i = 0; i < BATCH; i++) {
-            peer_free(0, victims[i], 0);
-        }
+        free_many(0, victims, BATCH, 0);
         free_ns += worker_cpu_ns() - start;
         start = worker_cpu_ns();
-        for (uint64_t i = 0; i < BATCH; i++) {
-            victims[i] = must_alloc(0, 0);
-        }
+        alloc_many(0, victims, BATCH, 0);
         alloc_ns += worker_cpu_ns() - start;
     }
     worker_say("b1024-alloc", (double)alloc_ns / (BATCH * NR_BATCHES));

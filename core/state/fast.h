@@ -114,6 +114,11 @@ static inline memplug_pfn_t mpl_held_take(struct memplug *pool, struct mpl_held 
 
 /* --- allocate --------------------------------------------------------------------------------- */
 
+static inline enum mpl_held_kind mpl_kind_of(const struct memplug_alloc *request)
+{
+    return request->mover != 0 ? MPL_HELD_MOVABLE : MPL_HELD_KERNEL;
+}
+
 static inline bool mpl_held_fits(const struct memplug *pool, const struct mpl_held *held,
                                  const struct memplug_alloc *request)
 {
@@ -131,7 +136,7 @@ static inline int mpl_fast_alloc(struct memplug *pool, struct mpl_slot *own,
         slot = mpl_percpu_lock(pool);
     else if (MPL_UNLIKELY(!mpl_slot_try(own)))
         return mpl_percpu_alloc(pool, own, request, MPL_PAGE_USED, pfn);
-    held = &slot->held[request->mover != 0 ? MPL_HELD_MOVABLE : MPL_HELD_KERNEL];
+    held = &slot->held[mpl_kind_of(request)];
     if (MPL_UNLIKELY(!mpl_held_fits(pool, held, request)))
         return mpl_percpu_alloc_inside(pool, slot, own, request, pfn);
     *pfn = mpl_held_take(pool, held, request, MPL_PAGE_USED);

@@ -553,14 +553,11 @@ bool mpl_frames_hold(struct memplug *pool, struct mpl_block *block, bool describ
 
 void mpl_frames_unhold(struct memplug *pool, struct mpl_block *block, struct mpl_held *held)
 {
-    struct mpl_bits *bits = held->bits;
-    uint64_t mask = held->mask, head = __atomic_load_n(&bits->head, __ATOMIC_RELAXED);
+    unsigned nr = MPL_POPCOUNT64(held->mask);
 
     MPL_ASSERT(held->block == mpl_block_id(pool, block) && held->word < pool->layout.nr_words);
-    MPL_ASSERT((__atomic_load_n(&bits->free, __ATOMIC_RELAXED) & head & mask) == mask);
-    if ((__atomic_load_n(&bits->described, __ATOMIC_RELAXED) & mask) != 0)
-        clear_bits(&bits->described, mask);
-    store(&bits->head, head & ~mask);
-    count(pool, block, held->word, held->word + 1, MPL_POPCOUNT64(mask), true);
+    unhold_bits(held);
+    if (!count_plainly(pool, mpl_zone_of(pool, block), block, held->word, nr))
+        count(pool, block, held->word, held->word + 1, nr, true);
     held->mask = 0;
 }

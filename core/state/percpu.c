@@ -82,7 +82,7 @@ static inline bool give_back_as(struct memplug *pool, struct mpl_held *held, uns
     return zone != NULL;
 }
 
-static bool give_back(struct memplug *pool, struct mpl_held *held, unsigned nr, bool all)
+bool mpl_percpu_give_back(struct memplug *pool, struct mpl_held *held, unsigned nr, bool all)
 {
     return give_back_as(pool, held, nr, all, false);
 }
@@ -113,12 +113,13 @@ static void close_gaps(struct mpl_slot *slot, unsigned kind)
 
 static void empty(struct memplug *pool, struct mpl_slot *slot, bool all)
 {
-    give_back(pool, slot->held, MPL_NR_KINDS, all);
+    mpl_percpu_give_back(pool, slot->held, MPL_NR_KINDS, all);
     give_back_as(pool, slot->held + MPL_HELD_WHOLE, MPL_NR_HELD - MPL_HELD_WHOLE, all, true);
     for (unsigned kind = 0; kind < MPL_NR_KINDS; kind++) {
         const struct mpl_queue *queue = &slot->queue[kind];
 
-        if (give_back(pool, waiting(slot, kind) + queue->next, queue->end - queue->next, all))
+        if (mpl_percpu_give_back(pool, waiting(slot, kind) + queue->next,
+                                 queue->end - queue->next, all))
             close_gaps(slot, kind);
     }
 }
@@ -237,7 +238,7 @@ static bool take_direct(struct memplug *pool, const struct memplug_alloc *reques
     if (refill(pool, request, &held, 1) == 0)
         return false;
     *pfn = mpl_held_take(pool, &held, request, as);
-    give_back(pool, &held, 1, true);
+    mpl_percpu_give_back(pool, &held, 1, true);
     return true;
 }
 
@@ -250,25 +251,37 @@ static void next_word(struct mpl_slot *slot, unsigned kind)
     next->mask = 0;
 }
 
+/* What is new is the best there is, whichever node it is of. */
+bool mpl_percpu_have_word(struct memplug *pool, struct mpl_slot *slot,
+                          const struct memplug_alloc *request)
+{
+    unsigned kind = mpl_kind_of(request);
+    struct mpl_queue *queue = &slot->queue[kind];
+
+    if (slot->held[kind].mask != 0)
+        return true;
+    if (queue->next == queue->end) {
+        queue->next = 0;
+        queue->end = (uint8_t)refill(pool, request, waiting(slot, kind), MPL_NR_WAITING);
+    }
+    if (queue->end == 0)
+        return false;
+    next_word(slot, kind);
+    return true;
+}
+
 static bool take(struct memplug *pool, struct mpl_slot *slot,
                  const struct memplug_alloc *request, enum mpl_page_state as,
                  memplug_pfn_t *pfn)
 {
-    unsigned kind = request->mover != 0 ? MPL_HELD_MOVABLE : MPL_HELD_KERNEL;
+    unsigned kind = mpl_kind_of(request);
     struct mpl_held *held = &slot->held[kind];
-    struct mpl_queue *queue = &slot->queue[kind];
+    bool had = held->mask != 0 || slot->queue[kind].next < slot->queue[kind].end;
 
-    if (held->mask == 0 && queue->next < queue->end)
-        next_word(slot, kind);
-    if (held->mask == 0) { /* whichever node they are of: it is the best there is */
-        queue->next = 0;
-        queue->end = (uint8_t)refill(pool, request, waiting(slot, kind), MPL_NR_WAITING);
-        if (queue->end == 0)
-            return false;
-        next_word(slot, kind);
-    } else if (!mpl_held_fits(pool, held, request)) {
+    if (!mpl_percpu_have_word(pool, slot, request))
+        return false;
+    if (had && !mpl_held_fits(pool, held, request))
         return take_direct(pool, request, as, pfn);
-    }
     *pfn = mpl_held_take(pool, held, request, as);
     return true;
 }
@@ -315,12 +328,13 @@ static void put_by(struct memplug *pool, struct mpl_slot *slot)
     freed->mask = 0;
     if (queue->end < MPL_NR_WAITING && queue->nr_frames < MPL_WORD_PAGES)
         return;
-    give_back(pool, words, queue->end, true);
+    mpl_percpu_give_back(pool, words, queue->end, true);
     *queue = (struct mpl_queue){0};
 }
 
 /* A frame that is nobody's now finds its place in the slot. */
-static void keep_freed(struct memplug *pool, struct mpl_slot *slot, const struct mpl_held *one)
+static inline void keep_freed(struct memplug *pool, struct mpl_slot *slot,
+                              const struct mpl_held *one)
 {
     struct mpl_held *held = mpl_held_around(slot, mpl_pfn(one->first));
 
@@ -331,6 +345,12 @@ static void keep_freed(struct memplug *pool, struct mpl_slot *slot, const struct
     if (slot->held[MPL_HELD_FREED].mask != 0)
         put_by(pool, slot);
     slot->held[MPL_HELD_FREED] = *one;
+}
+
+void mpl_percpu_keep_freed(struct memplug *pool, struct mpl_slot *slot,
+                           const struct mpl_held *frames)
+{
+    keep_freed(pool, slot, frames);
 }
 
 /* Without the zone's lock the two bits of a frame's neighbour may be seen at two moments, and look
@@ -369,8 +389,8 @@ static struct mpl_page *page_of(struct memplug *pool, const struct mpl_block *bl
  * The page is NONE by the caller's doing, so that its frame is nobody else's to take, but for two:
  * who had it a moment before, has seen neither the block's mark nor the isolation, which are new,
  * and keeps it; and who sees them in time, looks at the page, and steps back. Which of the two it
- * is shows when every slot was passed: see free_ended(). Until then the page may come to belong to
- * a new owner, hence the looks at it before and behind the step.
+ * is shows when every slot was passed: see mpl_percpu_free_contested(). Until then the page may
+ * come to belong to a new owner, hence the looks at it before and behind the step.
  */
 int mpl_frame_take_ended(struct memplug *pool, struct mpl_block *block, uint64_t index)
 {
@@ -476,7 +496,8 @@ static int free_isolated(struct memplug *pool, struct mpl_block *block, uint64_t
     return error;
 }
 
-static int free_frame(struct memplug *pool, struct mpl_slot *slot, memplug_pfn_t pfn, bool ended)
+int mpl_percpu_free_frame(struct memplug *pool, struct mpl_slot *slot, memplug_pfn_t pfn,
+                          bool ended)
 {
     uint64_t index;
     struct mpl_block *block = find_block(pool, pfn, &index);
@@ -497,14 +518,14 @@ static int free_frame(struct memplug *pool, struct mpl_slot *slot, memplug_pfn_t
 }
 
 /* Whoever was in the middle of freeing it has stepped back after the pass, or has kept it. */
-static int free_ended(struct memplug *pool, struct mpl_slot *own, memplug_pfn_t pfn)
+int mpl_percpu_free_contested(struct memplug *pool, struct mpl_slot *own, memplug_pfn_t pfn)
 {
     struct mpl_slot *slot;
     int error;
 
     mpl_percpu_pass(pool);
     slot = mpl_slot_enter(pool, own);
-    error = free_frame(pool, slot, pfn, true);
+    error = mpl_percpu_free_frame(pool, slot, pfn, true);
     mpl_slot_leave(slot, own);
     return error == MPL_IN_OTHER_HANDS ? -MPL_EINVAL : error;
 }
@@ -512,10 +533,12 @@ static int free_ended(struct memplug *pool, struct mpl_slot *own, memplug_pfn_t 
 static inline int free_with(struct memplug *pool, struct mpl_slot *slot, struct mpl_slot *own,
                             memplug_pfn_t pfn, bool ended)
 {
-    int error = free_frame(pool, slot, pfn, ended);
+    int error = mpl_percpu_free_frame(pool, slot, pfn, ended);
 
     mpl_slot_leave(slot, own);
-    return MPL_LIKELY(error != MPL_IN_OTHER_HANDS) ? error : free_ended(pool, own, pfn);
+    if (MPL_UNLIKELY(error == MPL_IN_OTHER_HANDS))
+        error = mpl_percpu_free_contested(pool, own, pfn);
+    return error;
 }
 
 int mpl_percpu_free(struct memplug *pool, struct mpl_slot *own, memplug_pfn_t pfn)

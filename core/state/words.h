@@ -164,4 +164,71 @@ static inline bool all_free_near(const struct memplug *pool, const struct mpl_bl
                            __ATOMIC_RELAXED) == mpl_pageblock_pages(&pool->geometry);
 }
 
+/* Of mpl_frames_unhold(): frames of a word are free; nothing is counted yet. */
+static inline void unhold_bits(const struct mpl_held *held)
+{
+    struct mpl_bits *bits = held->bits;
+    uint64_t mask = held->mask, head = __atomic_load_n(&bits->head, __ATOMIC_RELAXED);
+
+    MPL_ASSERT((__atomic_load_n(&bits->free, __ATOMIC_RELAXED) & head & mask) == mask);
+    if ((__atomic_load_n(&bits->described, __ATOMIC_RELAXED) & mask) != 0)
+        clear_bits(&bits->described, mask);
+    store(&bits->head, head & ~mask);
+}
+
+/* They are counted, unless that says something new of their pageblock or block: then nothing is
+ * done. */
+static inline bool count_plainly(const struct memplug *pool, struct mpl_zone *zone,
+                                 struct mpl_block *block, uint64_t word, unsigned nr)
+{
+    uint16_t *counter = counter_at(pool, block, pageblock_of(pool, word * MPL_WORD_PAGES));
+    uint64_t *summary = words_at(block, pool->layout.summary) + word / 64;
+    uint64_t bit = (uint64_t)1 << (word % 64), old = *summary;
+
+    if (*counter + nr >= mpl_pageblock_pages(&pool->geometry) || block->nr_free == 0 ||
+        mpl_span_isolated(pool, block, word * MPL_WORD_PAGES))
+        return false;
+    MPL_PUT(*counter, (uint16_t)(*counter + nr));
+    zone->nr_free += nr;
+    block->nr_free += nr;
+    if ((old & bit) == 0)
+        store(summary, old | bit);
+    return true;
+}
+
+/* The other way: all that is free in the word is not any more. */
+static inline bool uncount_plainly(const struct memplug *pool, struct mpl_zone *zone,
+                                   struct mpl_block *block, uint64_t word, unsigned nr)
+{
+    uint16_t *counter = counter_at(pool, block, pageblock_of(pool, word * MPL_WORD_PAGES));
+    uint64_t *summary = words_at(block, pool->layout.summary) + word / 64;
+
+    if (*counter == mpl_pageblock_pages(&pool->geometry) || block->nr_free <= nr)
+        return false;
+    MPL_ASSERT(nr != 0 && *counter >= nr && zone->nr_free >= nr);
+    MPL_PUT(*counter, (uint16_t)(*counter - nr));
+    zone->nr_free -= nr;
+    block->nr_free -= nr;
+    store(summary, *summary & ~((uint64_t)1 << (word % 64)));
+    return true;
+}
+
+/* --- percpu.c, for bulk.c: the caller is in the slot ------------------------------------------ */
+
+/* One is at hand, or came to be; false: there are no such frames. It may be of another node. */
+bool mpl_percpu_have_word(struct memplug *pool, struct mpl_slot *slot,
+                          const struct memplug_alloc *request);
+/* In runs of one zone, whose lock is taken once for each. all: or else those that are isolated.
+ * False: there were none. */
+bool mpl_percpu_give_back(struct memplug *pool, struct mpl_held *held, unsigned nr, bool all);
+/* Frames that are nobody's now find their place in the slot. */
+void mpl_percpu_keep_freed(struct memplug *pool, struct mpl_slot *slot,
+                           const struct mpl_held *frames);
+
+/* One frame back, as mpl_percpu_free(); ended: or as mpl_percpu_free_ended(). */
+int mpl_percpu_free_frame(struct memplug *pool, struct mpl_slot *slot, memplug_pfn_t pfn,
+                          bool ended);
+/* In no slot: what was in other hands. */
+int mpl_percpu_free_contested(struct memplug *pool, struct mpl_slot *own, memplug_pfn_t pfn);
+
 #endif

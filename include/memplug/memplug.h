@@ -160,6 +160,26 @@ int memplug_alloc_exact(struct memplug *pool, memplug_pfn_t pfn,
  * -ENODEV: no such page is online; -EBUSY: pinned. */
 int memplug_free(struct memplug *pool, memplug_pfn_t pfn, uint32_t nr_pages);
 
+/*
+ * Up to nr single pages (request->nr_pages is 1), each an allocation of its own, as by so many
+ * memplug_alloc(). Returns how many there were, 0 to nr: so many of pfns are written, the rest is
+ * as it was; fewer than nr means what -ENOMEM means there. Frame i has the cookie cookies[i]; if
+ * cookies is null, request->cookie + i. -EINVAL, and nothing is allocated: a request that cannot
+ * be, or more than INT32_MAX frames.
+ */
+int memplug_alloc_bulk(struct memplug *pool, const struct memplug_alloc *request,
+                       const uint64_t *cookies, memplug_pfn_t *pfns, uint32_t nr);
+
+/*
+ * nr single pages, as by so many memplug_free(): each that can be freed is, whatever becomes of the
+ * others, and one that the array has twice is refused the second time. Returns how many were freed.
+ * errors: null, or nr of them, all written: 0 or the error of that frame. Fastest if neighbours in
+ * memory are neighbours in the array. Neither call is one step for others, who may see a part of it
+ * done. A block that goes offline meanwhile waits for no more than 64 of the frames.
+ */
+uint32_t memplug_free_bulk(struct memplug *pool, const memplug_pfn_t *pfns, uint32_t nr,
+                           int *errors);
+
 /* An extra reference: the pages cannot move until it is dropped. Only pages that have a mover, by
  * whoever owns them. pin: -EAGAIN they are being moved just now, -EINVAL, -ENODEV. -EINVAL is also
  * the answer in the moment in which somebody's wrong free of them is being refused. */

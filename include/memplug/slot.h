@@ -37,6 +37,12 @@ int memplug_slot_alloc(struct memplug_slot *slot, const struct memplug_alloc *re
                        memplug_pfn_t *pfn);
 int memplug_slot_free(struct memplug_slot *slot, memplug_pfn_t pfn, uint32_t nr_pages);
 
+/* As memplug_alloc_bulk() and memplug_free_bulk(). */
+int memplug_slot_alloc_bulk(struct memplug_slot *slot, const struct memplug_alloc *request,
+                            const uint64_t *cookies, memplug_pfn_t *pfns, uint32_t nr);
+uint32_t memplug_slot_free_bulk(struct memplug_slot *slot, const memplug_pfn_t *pfns, uint32_t nr,
+                                int *errors);
+
 #ifdef __cplusplus
 }
 #endif
