@@ -83,15 +83,16 @@ struct mpl_block {
     uint32_t unit_first;        /* [C] the unit: what is added and removed as one */
     uint32_t unit_nr_blocks;    /* [C] */
     uint64_t nr_memmap_pages;   /* [C] frames at this block's head that hold the unit's memmap */
-    uint64_t nr_absent;         /* [C] frames of boot memory's holes: they are held for ever */
-    uint64_t serial;            /* [C] memplug_block_info.serial: not 0 if the block is present */
     char *bitmaps;              /* [Z] its own, or a pattern's: mpl_bitmaps(); read anywhere */
     char *own_bitmaps;          /* [C] null unless the block is present; anything until used */
+    uint64_t *poisoned;         /* [C] a bit per page, from the host; null while there is none */
+    /* So far what a free reads, and in a line of its own what it writes. */
     uint64_t nr_free;           /* [Z] frames in state free, not held. This and nr_whole leave */
     uint64_t nr_whole;          /* [Z] pageblocks that are wholly free. out what spans isolate */
     uint64_t nr_isolated;       /* [Z] pageblocks that spans isolate; `isolated` does not count */
     uint64_t nr_managed;        /* [Z] released to the allocator */
-    uint64_t *poisoned;         /* [C] a bit per page, from the host; null while there is none */
+    uint64_t nr_absent;         /* [C] frames of boot memory's holes: they are held for ever */
+    uint64_t serial;            /* [C] memplug_block_info.serial: not 0 if the block is present */
     uint32_t nr_poisoned;       /* [C] of data frames, online or not */
     uint32_t nr_pooled[MEMPLUG_NR_HUGE]; /* [H] free huge pages that begin here */
     bool withholds;             /* [H] free huge pages with a frame here are not handed out */

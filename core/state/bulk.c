@@ -15,6 +15,12 @@ struct harvest {
     struct mpl_held words[MPL_BULK_PAGES];
 };
 
+/* Often it is one. */
+static inline unsigned nr_of(uint64_t mask)
+{
+    return (mask & (mask - 1)) == 0 ? mask != 0 : MPL_POPCOUNT64(mask);
+}
+
 /* --- allocate --------------------------------------------------------------------------------- */
 
 /* The lowest nr bits. */
@@ -42,19 +48,19 @@ static void reap(struct harvest *harvest, struct mpl_held *held, unsigned nr)
 
 /* As mpl_frames_hold(), of a word that has something. */
 static inline void hold_word(struct memplug *pool, struct mpl_zone *zone, struct mpl_block *block,
-                             uint64_t word, bool describe, struct mpl_held *held)
+                             bool describe, struct mpl_held *held)
 {
-    struct mpl_bits *bits = bits_at(block, word);
-    uint64_t mask = free_in(block, word);
+    struct mpl_bits *bits = held->bits;
+    uint64_t head = load(&bits->head), mask = load(&bits->free) & ~head, word = held->word;
 
-    if (MPL_UNLIKELY(!uncount_plainly(pool, zone, block, word, MPL_POPCOUNT64(mask)))) {
+    if (MPL_UNLIKELY(!uncount_plainly(pool, zone, block, word, nr_of(mask)))) {
         MPL_ASSERT(mpl_frames_hold(pool, block, describe, held) && held->word == word);
         return;
     }
-    store(&bits->head, load(&bits->head) | mask);
+    store(&bits->head, head | mask);
     if (describe)
         set_bits(&bits->described, mask);
-    mpl_held_set(pool, held, block, word, mask);
+    held->mask = mask;
 }
 
 /* Their struct pages will be written. */
@@ -68,19 +74,27 @@ static inline void fetch_pages(const struct memplug *pool, const struct mpl_held
 static void reap_block(struct memplug *pool, struct harvest *harvest, struct mpl_zone *zone,
                        struct mpl_block *block, bool describe, unsigned nr)
 {
+    uint64_t id = mpl_block_id(pool, block), start = mpl_block_start(pool, block).nr;
+    struct mpl_bits *bits = bits_at(block, 0);
+
     for (uint64_t i = 0; i * 64 < pool->layout.nr_words; i++) {
         uint64_t summary = load(words_at(block, pool->layout.summary) + i);
 
         for (; summary != 0; summary &= summary - 1) {
             struct mpl_held *held = &harvest->words[harvest->nr_words];
+            uint64_t word = i * 64 + MPL_CTZ64(summary);
 
             if (harvest->nr_frames >= nr)
                 return;
-            hold_word(pool, zone, block, i * 64 + MPL_CTZ64(summary), describe, held);
+            held->block = (uint32_t)id;
+            held->word = (uint32_t)word;
+            held->first = start + word * MPL_WORD_PAGES;
+            held->bits = &bits[word];
+            hold_word(pool, zone, block, describe, held);
             if (describe)
                 fetch_pages(pool, held);
             harvest->nr_words++;
-            harvest->nr_frames += MPL_POPCOUNT64(held->mask);
+            harvest->nr_frames += nr_of(held->mask);
         }
     }
 }
@@ -314,28 +328,42 @@ static void sort_out(struct batch *batch, unsigned run, uint64_t plain, struct m
     }
 }
 
-/* Its frames become the caller's by one step. */
-static inline void free_run(struct batch *batch, unsigned run)
+/* Its frames become the caller's by one step, or as many of them as may. */
+static inline uint64_t free_run(struct batch *batch, unsigned run, struct mpl_held *took)
 {
-    struct mpl_held *took = &batch->words[batch->nr_words];
-    uint64_t mask = batch->words[run].mask, plain = 0;
+    uint64_t mask = took->mask, plain = 0, mine = 0;
     struct mpl_block *block = NULL;
 
-    if (MPL_UNLIKELY(run != batch->nr_words))
-        *took = batch->words[run];
     if (MPL_LIKELY(took->bits != NULL)) {
         block = &batch->pool->blocks[took->block];
         plain = singles_in(batch->pool, block, took);
     }
     /* Before the mark is looked at again: see mpl_frame_is_used(). */
-    took->mask = plain;
     if (MPL_LIKELY(plain != 0))
-        took->mask &= ~__atomic_fetch_or(&took->bits->free, plain, __ATOMIC_SEQ_CST);
-    if (MPL_LIKELY(took->mask == mask && !mpl_is_marked(block)))
-        batch->nr_freed += batch->at[run + 1] - batch->at[run];
-    else
-        sort_out(batch, run, plain, took);
-    batch->nr_words += took->mask != 0;
+        mine = plain & ~__atomic_fetch_or(&took->bits->free, plain, __ATOMIC_SEQ_CST);
+    if (MPL_LIKELY(mine == mask && !mpl_is_marked(block))) {
+        batch->nr_freed += (unsigned)(batch->at[run + 1] - batch->at[run]);
+        return mine;
+    }
+    took->mask = mine;
+    sort_out(batch, run, plain, took);
+    return took->mask;
+}
+
+static inline void free_runs(struct batch *batch)
+{
+    unsigned nr_words = 0;
+
+    for (unsigned run = 0; run < batch->nr_runs; run++) {
+        uint64_t mine = free_run(batch, run, &batch->words[run]);
+
+        if (MPL_UNLIKELY(run != nr_words)) {
+            batch->words[nr_words] = batch->words[run];
+            batch->words[nr_words].mask = mine;
+        }
+        nr_words += mine != 0;
+    }
+    batch->nr_words = nr_words;
 }
 
 /* What giving back a word changes besides its bits. */
@@ -363,8 +391,7 @@ static inline unsigned put_words(struct memplug *pool, struct mpl_zone *zone,
             return i;
         if (i + NR_AHEAD < nr)
             fetch_counters(pool, &words[i + NR_AHEAD]);
-        if (MPL_LIKELY(count_plainly(pool, zone, block, words[i].word,
-                                     MPL_POPCOUNT64(words[i].mask))))
+        if (MPL_LIKELY(count_plainly(pool, zone, block, words[i].word, nr_of(words[i].mask))))
             unhold_bits(&words[i]);
         else
             mpl_frames_unhold(pool, block, &words[i]);
@@ -407,8 +434,7 @@ unsigned mpl_bulk_free(struct memplug *pool, struct mpl_slot *own, const memplug
         MPL_FILL(errors, 0, nr * sizeof(*errors));
     batch.slot = mpl_slot_enter(pool, own);
     find_runs(&batch);
-    for (unsigned run = 0; run < batch.nr_runs; run++)
-        free_run(&batch, run);
+    free_runs(&batch);
     give_back(&batch);
     mpl_slot_leave(batch.slot, own);
     for (uint64_t left = batch.contested; left != 0; left &= left - 1) {

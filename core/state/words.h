@@ -181,14 +181,18 @@ static inline void unhold_bits(const struct mpl_held *held)
 static inline bool count_plainly(const struct memplug *pool, struct mpl_zone *zone,
                                  struct mpl_block *block, uint64_t word, unsigned nr)
 {
-    uint16_t *counter = counter_at(pool, block, pageblock_of(pool, word * MPL_WORD_PAGES));
-    uint64_t *summary = words_at(block, pool->layout.summary) + word / 64;
+    const char *bitmaps = mpl_bitmaps(block);
+    uint64_t pageblock = pageblock_of(pool, word * MPL_WORD_PAGES);
+    uint16_t *counter = (uint16_t *)(void *)(bitmaps + pool->layout.nr_free) + pageblock;
+    uint64_t *summary = (uint64_t *)(void *)(bitmaps + pool->layout.summary) + word / 64;
+    const uint64_t *isolated = (const uint64_t *)(const void *)(bitmaps + pool->layout.isolated);
     uint64_t bit = (uint64_t)1 << (word % 64), old = *summary;
+    unsigned free = *counter + nr;
 
-    if (*counter + nr >= mpl_pageblock_pages(&pool->geometry) || block->nr_free == 0 ||
-        mpl_span_isolated(pool, block, word * MPL_WORD_PAGES))
+    if (free >= mpl_pageblock_pages(&pool->geometry) || block->nr_free == 0 ||
+        (isolated[pageblock / 64] >> (pageblock % 64) & 1) != 0)
         return false;
-    MPL_PUT(*counter, (uint16_t)(*counter + nr));
+    MPL_PUT(*counter, (uint16_t)free);
     zone->nr_free += nr;
     block->nr_free += nr;
     if ((old & bit) == 0)
