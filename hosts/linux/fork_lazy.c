@@ -120,13 +120,13 @@ int memplug_space_change_begin(struct memplug_space *space)
     if (!is_ours(space))
         return 0;
     atomic_fetch_add(&fork->nr_changing, 1);
-    if (atomic_load(&fork->under_way)) {
-        mpl_lock_enter(&space->moving);
+    if (fork->first && (atomic_load(&fork->under_way) ||
+                        (mpl_first_has_children(space) && mpl_first_children(space) > 0))) {
+        mpl_lock_enter(&space->moving); /* the fork has its child then */
+        if (mpl_first_children(space) > 0)
+            result = settle_all(space);
         mpl_lock_leave(&space->moving);
     }
-    /* A move does not matter: what it has claimed is settled. */
-    if (mpl_first_has_children(space) && mpl_first_children(space) > 0)
-        result = settle_all(space);
     errno = saved;
     return result;
 }
