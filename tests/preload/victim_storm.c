@@ -237,6 +237,17 @@ static void *work(void *argument)
     return NULL;
 }
 
+/* Under the C library's lock of all streams, which fork() takes too. */
+static void *open_streams(void *argument)
+{
+    while (!atomic_load(&stop)) {
+        FILE *stream = fopen("/dev/null", "re");
+
+        CHECK(stream && fclose(stream) == 0);
+    }
+    return argument;
+}
+
 /* So that it matters whether it is dumpable. */
 static void drop_trace(void)
 {
@@ -254,7 +265,7 @@ int test_storm(void)
 {
     static struct worker workers[NR_THREADS];
     const char *seed = getenv("VICTIM_SEED");
-    pthread_t threads[NR_THREADS];
+    pthread_t threads[NR_THREADS], opener;
     pid_t first;
 
     drop_trace();
@@ -269,9 +280,11 @@ int test_storm(void)
             renew(&workers[i], &workers[i].buffers[j]);
         CHECK(pthread_create(&threads[i], NULL, work, &workers[i]) == 0);
     }
+    CHECK(pthread_create(&opener, NULL, open_streams, NULL) == 0);
     while (!moved_enough())
         usleep(10000);
     atomic_store(&stop, true);
+    pthread_join(opener, NULL);
     for (unsigned i = 0; i < NR_THREADS; i++)
         pthread_join(threads[i], NULL);
     return 0;

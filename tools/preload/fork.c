@@ -100,6 +100,13 @@ static void before_childs_fork(void)
         mpl_say_reason("a child of a forked child cannot have its memory", &reason);
 }
 
+/* Of glibc's list of streams. Its fork() takes it after all handlers: who is in fopen() has it then
+ * and is held up at its stream, which is in the heap: so it is taken before anybody is held up. It
+ * counts, and a child begins anew. */
+void _IO_list_lock(void);
+void _IO_list_unlock(void);
+void _IO_list_resetlock(void);
+
 static void before_fork(void)
 {
     struct memplug_space *space = mpl_pre_space_if_open();
@@ -113,11 +120,13 @@ static void before_fork(void)
         before_childs_fork();
     if (!space)
         return;
+    _IO_list_lock();
     before_error = begin(space, &reason);
     begun = before_error == 0;
     failed = !begun;
     if (begun)
         return;
+    _IO_list_unlock();
     mpl_say_reason("a child process cannot have this program's memory", &reason);
 }
 
@@ -131,6 +140,8 @@ static void in_parent(void)
 {
     if (begun && memplug_space_fork_parent(mpl_preload.space) != 0)
         failed = true;
+    if (begun)
+        _IO_list_unlock();
     if (of_child)
         memplug_space_child_forked(mpl_pre_child());
     begun = of_child = false;
@@ -162,6 +173,7 @@ static void be_child(bool listed)
         in_grandchild();
     if (atomic_load_explicit(&mpl_preload.state, memory_order_relaxed) != MPL_PRE_READY)
         return;
+    _IO_list_resetlock();
     if (error == 0)
         error = memplug_space_fork_child(mpl_preload.space);
     if (error == -ENOMEM && before_error == 0) {
