@@ -9,6 +9,8 @@ OURS = list(MODES)
 # Many frames by bulk calls of 64, through a slot of each thread's own; who has such calls too.
 BULK_MODES = {'memplug-raw-bulk': 'raw, bulk calls', 'memplug-owned-bulk': 'owned, bulk calls'}
 BULK_PEERS = {'mempool': 'mempool-bulk'}
+BULK_COMMANDS = ['bulk 0 1', 'bulkrand 0 1', 'bulk 0 2', 'bulkx 0 2', 'rand90']
+ALL_MODES = MODES | BULK_MODES
 
 # Debian's package behind each peer: what to install if it is missing.
 PACKAGES = {
@@ -27,12 +29,12 @@ class Group:
         self.renew, self.again = renew, again
 
 
-def frames(region, commands, names, extra=(), bulk=()):
-    """bulk: those of the commands that ask for many frames, and so for bulk calls."""
+def frames(region, commands, names, extra=()):
     workers = {f'frames-{name}': ([str(region)], commands + (list(extra) if name in OURS else []))
                for name in names}
+    bulk = [command for command in commands if command in BULK_COMMANDS]
     for name in [*BULK_MODES, *BULK_PEERS.values()] if bulk else []:
-        workers[f'frames-{name}'] = ([str(region)], list(bulk))
+        workers[f'frames-{name}'] = ([str(region)], bulk)
     return workers
 
 
@@ -47,14 +49,12 @@ EVEN = ['quiet', 'storm', 'quiet own', 'storm own', 'slot']
 # mempool's ring is touched for the first time in its first three rounds.
 GROUPS = [
     Group('one thread', 2, frames(524288, ['bulk 0 1', 'bulkrand 0 1', 'repeat 0 1'],
-                                  OURS + FRAME_PEERS, ['extra'],
-                                  ['bulk 0 1', 'bulkrand 0 1']), again=True),
+                                  OURS + FRAME_PEERS, ['extra']), again=True),
     Group('order 9', 1, frames(524288, ['bulk 9 1', 'repeat 9 1'], OURS + FRAME_PEERS),
           again=True),
     Group('two threads', 2, frames(524288, ['bulk 0 2', 'bulkx 0 2', 'repeat 0 2'],
-                                   OURS + FRAME_PEERS, bulk=['bulk 0 2', 'bulkx 0 2']),
-          again=True),
-    Group('nearly full', 1, frames(262144, ['rand90'], OURS + FRAME_PEERS, bulk=['rand90'])),
+                                   OURS + FRAME_PEERS), again=True),
+    Group('nearly full', 1, frames(262144, ['rand90'], OURS + FRAME_PEERS)),
     Group('fragmentation', 0, frames(262144, ['frag'], ['memplug-raw', 'memplug-owned'] +
                                      FRAME_PEERS)),
     Group('plug', 1, {
@@ -98,7 +98,6 @@ WORKLOADS = [
     ('order 9 bulk, alloc + free', 'bulk 9 1', ['alloc', 'free']),
     ('order 9 pair', 'repeat 9 1', ['pair']),
 ]
-BULK_FIGURES = ['alloc', 'free', 'b1024-alloc', 'b1024-free']
 
 # (workload, ours, peer) -> bar, comparison, target. "best": the faster one of mempool and tcmalloc.
 TARGETS = {
@@ -125,33 +124,25 @@ class Row:
         self.ours, self.peer, self.value, self.target = ours, peer, value, target
 
 
-def bulk_rows():
-    for workload, command, names in WORKLOADS:
-        if not set(names) <= set(BULK_FIGURES) or command == 'bulk 9 1':
-            continue
-        for ours, mode in BULK_MODES.items():
-            for peer in FRAME_PEERS:
-                bar, *target = TARGETS.get((workload, mode.split(',')[0], peer), (None,))
-                yield Row(bar, workload, mode, 'ns', (f'frames-{ours}', command, names, 1),
-                          f'{peer}, bulk calls' if peer in BULK_PEERS else peer,
-                          [(f'frames-{BULK_PEERS.get(peer, peer)}', command, names, 1)],
-                          tuple(target) or None)
+def frame_row(workload, command, names, ours, peer):
+    mode, bulk = ALL_MODES[ours], ours in BULK_MODES
+    bar, *target = TARGETS.get((workload, mode.split(',')[0], peer), (None,))
+    of = ['mempool', 'tcmalloc'] if peer == 'best' else [peer]
+    text = 'best of mempool, tcmalloc' if peer == 'best' else peer
+    if bulk and peer in BULK_PEERS:
+        of, text = [BULK_PEERS[peer]], f'{peer}, bulk calls'
+    return Row(bar, workload, mode, 'ns', (f'frames-{ours}', command, names, 1), text,
+               [(f'frames-{name}', command, names, 1) for name in of], tuple(target) or None)
 
 
 def frame_rows():
     for workload, command, names in WORKLOADS:
-        for ours in OURS:
-            mode = MODES[ours]
-            for peer in FRAME_PEERS + ['best']:
-                kind = mode.split(',')[0]
-                bar, *target = TARGETS.get((workload, kind, peer), (None,))
-                if peer == 'best' and bar is None:
-                    continue
-                of = ['mempool', 'tcmalloc'] if peer == 'best' else [peer]
-                yield Row(bar, workload, mode, 'ns', (f'frames-{ours}', command, names, 1),
-                          'best of mempool, tcmalloc' if peer == 'best' else peer,
-                          [(f'frames-{name}', command, names, 1) for name in of],
-                          tuple(target) or None)
+        bulk = command in BULK_COMMANDS and 'pair' not in names
+        for ours in OURS + (list(BULK_MODES) if bulk else []):
+            for peer in FRAME_PEERS:
+                yield frame_row(workload, command, names, ours, peer)
+            if (workload, ALL_MODES[ours].split(',')[0], 'best') in TARGETS:
+                yield frame_row(workload, command, names, ours, 'best')
 
 
 def frag_rows():
@@ -286,7 +277,6 @@ def even_rows():
 
 def all_rows():
     yield from frame_rows()
-    yield from bulk_rows()
     yield from frag_rows()
     yield from plug_rows()
     yield from move_rows()

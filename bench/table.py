@@ -2,7 +2,8 @@
 """The result as text: the bars, then every workload beside every peer."""
 
 
-MODES = ['raw', 'raw, own slot', 'owned', 'owned, own slot']
+MODES = ['raw', 'raw, own slot', 'raw, bulk calls', 'owned', 'owned, own slot',
+         'owned, bulk calls']
 
 
 def number(value):
