@@ -175,7 +175,8 @@ int memplug_alloc_bulk(struct memplug *pool, const struct memplug_alloc *request
  * others, and one that the array has twice is refused the second time. Returns how many were freed.
  * errors: null, or nr of them, all written: 0 or the error of that frame. Fastest if neighbours in
  * memory are neighbours in the array. Neither call is one step for others, who may see a part of it
- * done. A block that goes offline meanwhile waits for no more than 64 of the frames.
+ * done; each uses 2.5 KiB of stack. A block that goes offline meanwhile waits for 64 of the frames
+ * at most.
  */
 uint32_t memplug_free_bulk(struct memplug *pool, const memplug_pfn_t *pfns, uint32_t nr,
                            int *errors);

@@ -203,7 +203,7 @@ static uint16_t nr_isolations(struct memplug *pool, struct mpl_block *block, uin
 static uint64_t check_block(struct memplug *pool, struct mpl_block *block)
 {
     uint64_t pageblock_pages = mpl_pageblock_pages(&pool->geometry);
-    uint64_t open = 0, all = 0, isolated = 0;
+    uint64_t open = 0, all = 0, isolated = 0, whole = 0;
 
     check_words(pool, block);
     for (uint64_t i = 0; i < pool->layout.nr_pages; i += pageblock_pages) {
@@ -217,7 +217,11 @@ static uint64_t check_block(struct memplug *pool, struct mpl_block *block)
         assert_int_equal(nr_isolations(pool, block, i) != 0, mpl_span_isolated(pool, block, i));
         if (!mpl_isolated(pool, block, i))
             open += nr_free;
+        assert_int_equal(mpl_frames_whole(pool, block, i),
+                         nr_free == pageblock_pages && !mpl_span_isolated(pool, block, i));
+        whole += mpl_frames_whole(pool, block, i);
     }
+    assert_int_equal(whole, block->nr_whole);
     assert_int_equal(open, mpl_block_nr_free(block));
     assert_int_equal(isolated, mpl_block_nr_isolated(pool, block));
     return all;
@@ -235,15 +239,17 @@ void mini_check(struct mini *mini)
         for (uint64_t id = 0; id < pool->nr_blocks_max; id++) {
             struct mpl_block *block = mpl_block_at(pool, id);
             bool hint = zone->has_free[id / 64] >> (id % 64) & 1;
+            bool has_whole = zone->has_whole[id / 64] >> (id % 64) & 1;
 
             if (block->zone != zone->kind || block->node != zone->node) {
-                assert_false(hint);
+                assert_false(hint || has_whole);
                 continue;
             }
             nr_free += check_block(pool, block);
             nr_isolated += mpl_block_nr_isolated(pool, block);
             nr_managed += block->nr_managed;
             assert_int_equal(hint, mpl_block_nr_free(block) != 0);
+            assert_int_equal(has_whole, block->nr_whole != 0 && !block->isolated);
         }
         assert_int_equal(nr_free, zone->nr_free);
         assert_int_equal(nr_isolated, zone->nr_isolated);

@@ -88,6 +88,8 @@ static void lowest_first(void **context)
         assert_int_equal(mpl_frame_get(pool, mpl_block_at(pool, 1), 3 + i), MPL_FRAME_HEAD);
     }
     assert_true(pfns[200].nr > NR_PAGES);
+    mpl_percpu_drain(pool);
+    mini_check(mini);
     give(pfns, 200);
     assert_int_equal(take(mover, 0), 0);
     assert_int_equal(memplug_slot_free_bulk(slot, pfns, 0, errors), 0);
