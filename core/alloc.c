@@ -3,8 +3,7 @@
  * Frames for the pool's users. One frame goes through a slot; more are looked for zone by zone,
  * lowest address first, and their state changes under the zone's lock.
  */
-#include "state/whole.h"
-#include "state/words.h"
+#include "state/whole_fast.h"
 #include "steps.h"
 
 /* What to look for: nr_pages frames at the start of nr_search free ones, aligned to align. */
@@ -400,7 +399,7 @@ static int free_locked(struct memplug *pool, const struct mpl_zone *zone, struct
                    uint64_t index, memplug_pfn_t pfn, uint64_t nr_pages)
 {
     bool whole = nr_pages == mpl_pageblock_pages(&pool->geometry) &&
-                 mpl_is_multiple(index, nr_pages) && mpl_whole_is(pool, block, index);
+                 mpl_is_multiple(index, nr_pages) && mpl_whole_surely(pool, block, index);
     bool later = false, described;
     int error;
 

@@ -34,8 +34,6 @@
 #define MPL_BYTE_AT(place, value) ((uint64_t)(value) << 8 * (7 - (place)))
 #endif
 
-#define MPL_ALWAYS_INLINE inline __attribute__((always_inline))
-
 /* Locks are compiled into their users; or are calls, for who wants to time them (bench/locks.c). */
 #ifdef MPL_LOCKS_ARE_CALLS
 #define MPL_LOCK_INLINE inline __attribute__((noinline))

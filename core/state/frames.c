@@ -176,21 +176,6 @@ void mpl_frame_set_described(struct memplug *pool, struct mpl_block *block, uint
         clear_bits(&bits_at(block, index / MPL_WORD_PAGES)->described, bit_of(index));
 }
 
-void mpl_frame_write(struct memplug *pool, struct mpl_block *block, memplug_pfn_t pfn,
-                     enum mpl_page_state as, const struct memplug_alloc *request)
-{
-    bool pinned = request->pinned && as == MPL_PAGE_USED;
-
-    if (request->mover == 0)
-        return;
-    if (MPL_UNLIKELY(request->pinned || as != MPL_PAGE_USED))
-        mpl_frames_mark(block);
-    mpl_page_write(mpl_page_at(pool, pfn), (uint32_t)as + (pinned ? MPL_PAGE_PIN : 0),
-                   request->nr_pages, request->mover,
-                   request->align_pages != 0 ? (uint8_t)MPL_CTZ64(request->align_pages) : 0,
-                   request->cookie);
-}
-
 void mpl_frame_describe(struct memplug *pool, struct mpl_block *block, uint64_t index,
                         enum mpl_page_state as, const struct memplug_alloc *request)
 {

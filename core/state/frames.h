@@ -58,10 +58,6 @@ void mpl_frame_set_described(struct memplug *pool, struct mpl_block *block, uint
  * no head lacks its page. */
 void mpl_frame_describe(struct memplug *pool, struct mpl_block *block, uint64_t index,
                         enum mpl_page_state as, const struct memplug_alloc *request);
-/* The page alone. */
-void mpl_frame_write(struct memplug *pool, struct mpl_block *block, memplug_pfn_t pfn,
-                     enum mpl_page_state as, const struct memplug_alloc *request);
-
 /* Asked behind a mark: no if somebody has freed it, who may not have seen the mark. */
 bool mpl_frame_is_used(const struct mpl_block *block, uint64_t index);
 

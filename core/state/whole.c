@@ -1,16 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A pageblock that is one allocation, the commonest of those with several frames. Nobody else has a
- * frame of its words, so each of them is written at once. One that is freed stays in the slot, for
- * whoever asks for one next: only its first frame's bit changes, as that of a single frame does,
- * and what is said of those in fast.h holds here too. The others remain tails.
+ * frame of its words, so each of them is written at once.
  */
-#include "whole.h"
-
-#include "lent.h"
-#include "words.h"
-
-#define FIRST ((uint64_t)1) /* the bit of its first frame */
+#include "whole_fast.h"
 
 static void set_bit(uint64_t *word, uint64_t bit, bool set)
 {
@@ -70,27 +63,6 @@ bool mpl_whole_take(struct memplug *pool, struct mpl_zone *zone,
     return true;
 }
 
-/* A bad frame has no tails. */
-static MPL_ALWAYS_INLINE bool is_whole(const struct memplug *pool, const struct mpl_block *block,
-                                       uint64_t index)
-{
-    uint64_t end = index + mpl_pageblock_pages(&pool->geometry), not_tail;
-    const struct mpl_bits *bits = bits_at(block, index / MPL_WORD_PAGES);
-    const struct mpl_bits *behind = bits + words_per_pageblock(pool);
-
-    if (MPL_UNLIKELY(end == pool->layout.nr_pages || mpl_is_memmap(pool, block, index) ||
-                     ((load(&behind->free) | load(&behind->head)) & 1) == 0))
-        return false;
-    for (not_tail = load(&bits->free) | (load(&bits->head) ^ FIRST); ++bits != behind;)
-        not_tail |= load(&bits->free) | load(&bits->head);
-    return not_tail == 0;
-}
-
-bool mpl_whole_is(const struct memplug *pool, const struct mpl_block *block, uint64_t index)
-{
-    return is_whole(pool, block, index);
-}
-
 void mpl_whole_put(struct memplug *pool, struct mpl_block *block, uint64_t index)
 {
     struct mpl_bits *bits = bits_at(block, index / MPL_WORD_PAGES);
@@ -104,71 +76,18 @@ void mpl_whole_put(struct memplug *pool, struct mpl_block *block, uint64_t index
 
 void mpl_whole_unhold(struct memplug *pool, struct mpl_block *block, struct mpl_held *held)
 {
-    MPL_ASSERT((load(&held->bits->free) & load(&held->bits->head)) == FIRST);
+    MPL_ASSERT((load(&held->bits->free) & load(&held->bits->head)) == MPL_WHOLE_FIRST);
     mpl_whole_put(pool, block, (uint64_t)held->word * MPL_WORD_PAGES);
     held->mask = 0;
 }
 
-/* --- in a slot -------------------------------------------------------------------------------- */
-
-/* Its user had a mover, or none: another one may not have it, since it depends on that which zone
- * it comes from. */
-static struct mpl_held *at_hand(struct mpl_slot *slot, bool described)
-{
-    return &slot->held[MPL_HELD_WHOLE + (described ? MPL_HELD_MOVABLE : MPL_HELD_KERNEL)];
-}
-
-bool mpl_whole_use(struct memplug *pool, struct mpl_slot *slot,
-                   const struct memplug_alloc *request, memplug_pfn_t *pfn)
-{
-    struct mpl_held *held = at_hand(slot, request->mover != 0);
-
-    if (!mpl_held_fits(pool, held, request))
-        return false;
-    *pfn = mpl_pfn(held->first);
-    mpl_frame_write(pool, mpl_block_at(pool, held->block), *pfn, MPL_PAGE_USED, request);
-    MPL_ASSERT((load(&held->bits->free) & load(&held->bits->head)) == FIRST);
-    clear_bits(&held->bits->free, FIRST);
-    held->mask = 0;
-    return true;
-}
-
-static inline void keep(struct memplug *pool, struct mpl_slot *slot, const struct mpl_block *block,
-                 uint64_t index)
-{
-    struct mpl_held *held = at_hand(slot, is_described(block, index));
-
-    if (MPL_UNLIKELY(held->mask != 0))
-        mpl_slot_put_whole(pool, held);
-    mpl_held_set(pool, held, block, index / MPL_WORD_PAGES, FIRST);
-}
-
-/* The mark is new: its page may have to stay as it is. */
-static int keep_marked(struct memplug *pool, struct mpl_slot *slot, const struct mpl_block *block,
-                       memplug_pfn_t pfn)
+int mpl_whole_keep_marked(struct memplug *pool, struct mpl_slot *slot,
+                          const struct mpl_block *block, memplug_pfn_t pfn)
 {
     struct mpl_held one = {.block = (uint32_t)mpl_block_id(pool, block)};
     int error = mpl_held_look(pool, &one, pfn);
 
     if (one.mask != 0)
-        keep(pool, slot, block, mpl_pfn_distance(mpl_block_start(pool, block), pfn));
+        mpl_whole_keep(pool, slot, block, pfn);
     return error;
-}
-
-int mpl_whole_give(struct memplug *pool, struct mpl_slot *slot, memplug_pfn_t pfn)
-{
-    uint64_t index;
-    struct mpl_block *block = find_block(pool, pfn, &index);
-
-    if (block == NULL || mpl_isolated(pool, block, index) || mpl_is_marked(block) ||
-        !is_whole(pool, block, index))
-        return MPL_LONG_WAY;
-    /* Before the mark is looked at again: see mpl_frame_is_used(). */
-    if ((__atomic_fetch_or(&bits_at(block, index / MPL_WORD_PAGES)->free, FIRST,
-                           __ATOMIC_SEQ_CST) & FIRST) != 0)
-        return -MPL_EINVAL;
-    if (MPL_UNLIKELY(mpl_is_marked(block)))
-        return keep_marked(pool, slot, block, pfn);
-    keep(pool, slot, block, index);
-    return 0;
 }

@@ -114,6 +114,23 @@ static inline bool is_surely_single(const struct mpl_block *block, uint64_t inde
     return index >= block->nr_memmap_pages && mpl_is_single_in(block, free, head, bit_of(index));
 }
 
+/* The struct page of a new allocation, and nothing else; nothing without a mover. */
+static inline void mpl_frame_write(struct memplug *pool, struct mpl_block *block,
+                                   memplug_pfn_t pfn, enum mpl_page_state as,
+                                   const struct memplug_alloc *request)
+{
+    bool pinned = request->pinned && as == MPL_PAGE_USED;
+
+    if (request->mover == 0)
+        return;
+    if (MPL_UNLIKELY(request->pinned || as != MPL_PAGE_USED))
+        mpl_frames_mark(block);
+    mpl_page_write(mpl_page_at(pool, pfn), (uint32_t)as + (pinned ? MPL_PAGE_PIN : 0),
+                   request->nr_pages, request->mover,
+                   request->align_pages != 0 ? (uint8_t)MPL_CTZ64(request->align_pages) : 0,
+                   request->cookie);
+}
+
 /* Used by the slots without the zone's lock, on frames that they hold, or that are the caller's:
  * atomic on the word. use: held -> head. give: head -> held, false if it was not a head. */
 static inline void mpl_frame_use_held(struct mpl_block *block, uint64_t index)
