@@ -29,6 +29,18 @@ void free_1(void);
 void free_by_cpu_1(void);
 void pin_1(void);
 
-void explore(const struct schedules_case *cases, unsigned nr_cases, bool fenced);
+/* Somebody makes them look at the page: of the frame; of its block, without a pass behind it. */
+void mark_2(void);
+void isolate_2(void);
+void isolate_for_a_while_2(void);
+/* Isolated, and every slot passed: how many frames are still held? It stays isolated. */
+int pass_block_2(void);
+
+void end_two_frees(void);
+void end_free_and_pin(void);
+void end_looking_frees(void);
+
+/* With an exchange in place of the fence, and the first nr_with_fence with one; as main() does. */
+int explore_all(const struct schedules_case *cases, unsigned nr_cases, unsigned nr_with_fence);
 
 #endif

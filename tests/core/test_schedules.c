@@ -55,28 +55,6 @@ static void begin_marked(void)
     assert_int_equal(memplug_unpin(&mini->pool, frame), 0);
 }
 
-static void end_two_frees(void)
-{
-    assert_int_equal(results[0] + results[1], -MPL_EINVAL);
-    assert_true(results[0] == 0 || results[1] == 0);
-    close_pool();
-}
-
-/* --- a free and a pin ------------------------------------------------------------------------- */
-
-/* Both may be refused; both cannot have what they want, and nothing is left of a refusal. */
-static void end_free_and_pin(void)
-{
-    assert_true(results[0] == 0 || results[0] == -MPL_EBUSY);
-    assert_true(results[1] == 0 || results[1] == -MPL_EINVAL);
-    assert_false(results[0] == 0 && results[1] == 0);
-    if (results[1] == 0)
-        assert_int_equal(memplug_unpin(&mini->pool, frame), 0);
-    if (results[0] != 0)
-        assert_int_equal(memplug_free(&mini->pool, frame, 1), 0);
-    close_pool();
-}
-
 /* --- a free, and a new owner who pins --------------------------------------------------------- */
 
 static void free_and_alloc_pinned_0(void)
@@ -133,42 +111,6 @@ static void end_free_and_unpin(void)
     assert_true(results[1] != 0 || results[2] == 0);
     if (results[0] != 0)
         assert_int_equal(memplug_free(&mini->pool, frame, 1), 0);
-    close_pool();
-}
-
-/* --- two frees, and somebody who makes them look at the page ---------------------------------- */
-
-static void mark_2(void)
-{
-    results[2] = memplug_pin(&mini->pool, frame);
-    if (results[2] == 0)
-        results[2] = memplug_unpin(&mini->pool, frame);
-}
-
-/* Isolated, and not drained: a free may have begun before it. */
-static void isolate_2(void)
-{
-    mini_set_isolated(mini, 2, true);
-}
-
-static void isolate_for_a_while_2(void)
-{
-    mini_set_isolated(mini, 2, true);
-    mini_set_isolated(mini, 2, false);
-}
-
-/* One has it, or it was pinned when each of them looked. */
-static void end_looking_frees(void)
-{
-    assert_false(results[0] == 0 && results[1] == 0);
-    for (unsigned i = 0; i < 2; i++)
-        assert_true(results[i] == 0 || results[i] == -MPL_EINVAL ||
-                    (results[i] == -MPL_EBUSY && results[2] == 0));
-    mini_set_isolated(mini, 2, false);
-    if (results[0] != 0 && results[1] != 0) {
-        assert_int_equal(results[2], 0);
-        assert_int_equal(memplug_free(&mini->pool, frame, 1), 0);
-    }
     close_pool();
 }
 
@@ -241,20 +183,12 @@ static void end_free_and_target(void)
 
 /* --- a pass ----------------------------------------------------------------------------------- */
 
-/* Offline's steps: when every slot was passed, nobody holds anything of the block. */
 static void isolate_and_pass_2(void)
 {
-    struct mpl_block *block = mpl_block_at(&mini->pool, 2);
-    struct mpl_zone *zone = mpl_zone_of(&mini->pool, block);
-
-    mini_set_isolated(mini, 2, true);
-    mpl_percpu_pass(&mini->pool);
-    mpl_spin_lock(&mini->pool, &zone->lock);
-    results[2] = (int)mpl_frames_count(&mini->pool, block, MPL_FRAME_HELD);
-    mpl_spin_unlock(&zone->lock);
+    results[2] = pass_block_2();
 }
 
-static void pass(void)
+static void pass_1(void)
 {
     isolate_and_pass_2();
     mini_set_isolated(mini, 2, false);
@@ -491,9 +425,9 @@ static const struct schedules_case cases[] = {
     {"free, and a target that is dropped", 2, begin_held_by_1, {free_0, free_and_target_1},
      end_free_and_target},
     {"free, pin and unpin", 2, begin_owned, {free_0, pin_and_unpin_1}, end_free_and_unpin},
-    {"alloc and pass", 2, begin_held, {alloc_0, pass}, end_pass},
-    {"open, alloc and pass", 2, begin_closed, {open_and_alloc_0, pass}, end_pass},
-    {"free and pass", 2, begin_held, {free_0, pass}, end_free_and_pass},
+    {"alloc and pass", 2, begin_held, {alloc_0, pass_1}, end_pass},
+    {"open, alloc and pass", 2, begin_closed, {open_and_alloc_0, pass_1}, end_pass},
+    {"free and pass", 2, begin_held, {free_0, pass_1}, end_free_and_pass},
     {"first use and a wrong free", 2, begin_fresh, {alloc_0, free_never_1}, end_first_use},
     {"first use and a late free of that frame", 2, begin_fresh_first, {alloc_0, free_1},
      end_late_free},
@@ -508,24 +442,7 @@ static const struct schedules_case cases[] = {
      end_two_frees_and_pass},
 };
 
-static void with_exchange(void **context)
-{
-    (void)context;
-    explore(cases, sizeof(cases) / sizeof(cases[0]), false);
-}
-
-static void with_a_fence(void **context)
-{
-    (void)context;
-    explore(cases, sizeof(cases) / sizeof(cases[0]), true);
-}
-
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(with_exchange),
-        cmocka_unit_test(with_a_fence),
-    };
-
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return explore_all(cases, sizeof(cases) / sizeof(cases[0]), sizeof(cases) / sizeof(cases[0]));
 }

@@ -110,17 +110,9 @@ static void end_same(void)
 
 /* --- a pass ----------------------------------------------------------------------------------- */
 
-/* Offline's steps: when every slot was passed, nobody holds anything of the block. */
 static void isolate_and_pass_1(void)
 {
-    struct mpl_block *block = mpl_block_at(&mini->pool, 2);
-    struct mpl_zone *zone = mpl_zone_of(&mini->pool, block);
-
-    mini_set_isolated(mini, 2, true);
-    mpl_percpu_pass(&mini->pool);
-    mpl_spin_lock(&mini->pool, &zone->lock);
-    results[1] = (int)mpl_frames_count(&mini->pool, block, MPL_FRAME_HELD);
-    mpl_spin_unlock(&zone->lock);
+    results[1] = pass_block_2();
 }
 
 static void pass_1(void)
@@ -177,7 +169,7 @@ static void end_alloc_and_pass(void)
 /* --- a pin, and a next life ------------------------------------------------------------------- */
 
 /* The other frame is freed, whoever has this one. */
-static void end_free_and_pin(void)
+static void end_bulk_and_pin(void)
 {
     assert_int_equal(errors[0][0], 0);
     assert_true(errors[0][1] == 0 || errors[0][1] == -MPL_EBUSY);
@@ -253,31 +245,14 @@ static const struct schedules_case cases[] = {
     {"bulk free and pass", 2, begin_owned, {bulk_0, isolate_and_pass_1}, end_free_and_pass},
     {"bulk free and pass, at hand", 2, begin_at_hand, {bulk_0, pass_1}, end_free_and_pass},
     {"bulk alloc and pass", 2, begin_free, {bulk_alloc_0, pass_1}, end_alloc_and_pass},
-    {"bulk free and pin", 2, begin_owned, {bulk_0, pin_1}, end_free_and_pin},
-    {"bulk free and pin, at hand", 2, begin_at_hand, {bulk_0, pin_1}, end_free_and_pin},
+    {"bulk free and pin", 2, begin_owned, {bulk_0, pin_1}, end_bulk_and_pin},
+    {"bulk free and pin, at hand", 2, begin_at_hand, {bulk_0, pin_1}, end_bulk_and_pin},
     {"bulk free of a pinned page, and a pin", 2, begin_pinned, {bulk_0, pin_1}, end_refused},
     {"bulk free, alloc pinned, and free", 2, begin_at_hand, {free_and_alloc_pinned_0, free_1},
      end_pinned},
 };
 
-static void with_exchange(void **context)
-{
-    (void)context;
-    explore(cases, sizeof(cases) / sizeof(cases[0]), false);
-}
-
-static void with_a_fence(void **context)
-{
-    (void)context;
-    explore(cases, sizeof(cases) / sizeof(cases[0]), true);
-}
-
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(with_exchange),
-        cmocka_unit_test(with_a_fence),
-    };
-
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return explore_all(cases, sizeof(cases) / sizeof(cases[0]), sizeof(cases) / sizeof(cases[0]));
 }

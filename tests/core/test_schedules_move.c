@@ -123,25 +123,8 @@ static const struct schedules_case cases[] = {
      end_two_frees_and_move},
 };
 
-static void with_exchange(void **context)
-{
-    (void)context;
-    explore(cases, NR_CASES, false);
-}
-
-/* But for the last one, which takes a minute. */
-static void with_a_fence(void **context)
-{
-    (void)context;
-    explore(cases, NR_CASES - 1, true);
-}
-
+/* With a fence but for the last one, which takes a minute. */
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(with_exchange),
-        cmocka_unit_test(with_a_fence),
-    };
-
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return explore_all(cases, NR_CASES, NR_CASES - 1);
 }

@@ -67,63 +67,6 @@ static void give(memplug_pfn_t pfn)
 
 /* --- frees ------------------------------------------------------------------------------------ */
 
-static void end_two_frees(void)
-{
-    assert_int_equal(results[0] + results[1], -MPL_EINVAL);
-    assert_true(results[0] == 0 || results[1] == 0);
-    close_pool();
-}
-
-static void end_free_and_pin(void)
-{
-    assert_true(results[0] == 0 || results[0] == -MPL_EBUSY);
-    assert_true(results[1] == 0 || results[1] == -MPL_EINVAL);
-    assert_false(results[0] == 0 && results[1] == 0);
-    if (results[1] == 0)
-        assert_int_equal(memplug_unpin(&mini->pool, frame), 0);
-    if (results[0] != 0)
-        give(frame);
-    close_pool();
-}
-
-static void mark_2(void)
-{
-    results[2] = memplug_pin(&mini->pool, frame);
-    if (results[2] == 0)
-        results[2] = memplug_unpin(&mini->pool, frame);
-}
-
-static void isolate(bool isolated)
-{
-    mini_set_isolated(mini, frame.nr >> block_order, isolated);
-}
-
-static void isolate_2(void)
-{
-    isolate(true);
-}
-
-static void isolate_for_a_while_2(void)
-{
-    isolate(true);
-    isolate(false);
-}
-
-/* One has it, or it was pinned when each of them looked. */
-static void end_looking_frees(void)
-{
-    assert_false(results[0] == 0 && results[1] == 0);
-    for (unsigned i = 0; i < 2; i++)
-        assert_true(results[i] == 0 || results[i] == -MPL_EINVAL ||
-                    (results[i] == -MPL_EBUSY && results[2] == 0));
-    isolate(false);
-    if (results[0] != 0 && results[1] != 0) {
-        assert_int_equal(results[2], 0);
-        give(frame);
-    }
-    close_pool();
-}
-
 /* Of parts of it none is an allocation, at no moment. */
 static void free_parts_1(void)
 {
@@ -204,16 +147,9 @@ static void end_free_and_target(void)
 
 /* --- a pass ----------------------------------------------------------------------------------- */
 
-static void pass(void)
+static void pass_1(void)
 {
-    struct mpl_block *block = mpl_block_at(&mini->pool, 2);
-    struct mpl_zone *zone = mpl_zone_of(&mini->pool, block);
-
-    mini_set_isolated(mini, 2, true);
-    mpl_percpu_pass(&mini->pool);
-    mpl_spin_lock(&mini->pool, &zone->lock);
-    results[2] = (int)mpl_frames_count(&mini->pool, block, MPL_FRAME_HELD);
-    mpl_spin_unlock(&zone->lock);
+    results[2] = pass_block_2();
     mini_set_isolated(mini, 2, false);
 }
 
@@ -284,31 +220,14 @@ static const struct schedules_case cases[] = {
      end_looking_frees},
     {"free, and a target that is dropped", 2, begin_last, {free_0, free_and_target_1},
      end_free_and_target},
-    {"alloc and pass", 2, begin_held, {alloc_0, pass}, end_alloc_and_pass},
-    {"free and pass", 2, begin_owned, {free_0, pass}, end_free_and_pass},
+    {"alloc and pass", 2, begin_held, {alloc_0, pass_1}, end_alloc_and_pass},
+    {"free and pass", 2, begin_owned, {free_0, pass_1}, end_free_and_pass},
     {"neighbours", 2, begin_neighbours, {free_0, recycle_1}, end_neighbours},
 };
 
-static void with_exchange(void **context)
-{
-    (void)context;
-    explore(cases, sizeof(cases) / sizeof(cases[0]), false);
-}
-
-static void with_a_fence(void **context)
-{
-    (void)context;
-    explore(cases, sizeof(cases) / sizeof(cases[0]), true);
-}
-
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(with_exchange),
-        cmocka_unit_test(with_a_fence),
-    };
-
     block_order = 7; /* the last pageblock of a block goes the long way */
     nr_pages = WHOLE;
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return explore_all(cases, sizeof(cases) / sizeof(cases[0]), sizeof(cases) / sizeof(cases[0]));
 }
