@@ -389,6 +389,10 @@ static int put_whole(struct memplug *pool, struct mpl_block *block, uint64_t ind
         error = mpl_frame_take_ended(pool, block, index);
     else if (mpl_frame_give_held(block, index))
         error = 0;
+    if (error == 0 && !mpl_whole_is(pool, block, index, true)) { /* it is another by now */
+        mpl_frame_use_held(block, index);
+        error = -MPL_EINVAL;
+    }
     if (error == 0)
         mpl_whole_put(pool, block, index);
     return error;
@@ -399,7 +403,7 @@ static int free_locked(struct memplug *pool, const struct mpl_zone *zone, struct
                    uint64_t index, memplug_pfn_t pfn, uint64_t nr_pages)
 {
     bool whole = nr_pages == mpl_pageblock_pages(&pool->geometry) &&
-                 mpl_is_multiple(index, nr_pages) && mpl_whole_surely(pool, block, index);
+                 mpl_is_multiple(index, nr_pages) && mpl_whole_is(pool, block, index, false);
     bool later = false, described;
     int error;
 

@@ -80,14 +80,3 @@ void mpl_whole_unhold(struct memplug *pool, struct mpl_block *block, struct mpl_
     mpl_whole_put(pool, block, (uint64_t)held->word * MPL_WORD_PAGES);
     held->mask = 0;
 }
-
-int mpl_whole_keep_marked(struct memplug *pool, struct mpl_slot *slot,
-                          const struct mpl_block *block, memplug_pfn_t pfn)
-{
-    struct mpl_held one = {.block = (uint32_t)mpl_block_id(pool, block)};
-    int error = mpl_held_look(pool, &one, pfn);
-
-    if (one.mask != 0)
-        mpl_whole_keep(pool, slot, block, pfn);
-    return error;
-}

@@ -15,13 +15,6 @@ bool mpl_whole_take(struct memplug *pool, struct mpl_zone *zone,
 void mpl_whole_put(struct memplug *pool, struct mpl_block *block, uint64_t index);
 void mpl_whole_unhold(struct memplug *pool, struct mpl_block *block, struct mpl_held *held);
 
-/* --- in a slot -------------------------------------------------------------------------------- */
-
-/* The caller has taken its first frame's bit, and the mark is new: its page may have to stay as it
- * is. */
-int mpl_whole_keep_marked(struct memplug *pool, struct mpl_slot *slot,
-                          const struct mpl_block *block, memplug_pfn_t pfn);
-
 /* Of frames.c: the words of a pageblock from first on have something to allocate, or nothing. */
 void mpl_frames_note_words(struct memplug *pool, struct mpl_block *block, uint64_t first,
                            bool some);

@@ -13,10 +13,10 @@
 
 #define MPL_WHOLE_FIRST ((uint64_t)1) /* the bit of its first frame */
 
-/* Surely an allocation of exactly this pageblock? Look more closely if not. A bad frame has no
- * tails. */
-static inline bool mpl_whole_surely(const struct memplug *pool, const struct mpl_block *block,
-                                    uint64_t index)
+/* Surely exactly this pageblock, an allocation, or one whose first frame is held? A bad frame has
+ * no tails. */
+static inline bool mpl_whole_is(const struct memplug *pool, const struct mpl_block *block,
+                                uint64_t index, bool held)
 {
     uint64_t end = index + mpl_pageblock_pages(&pool->geometry), not_tail;
     const struct mpl_bits *bits = bits_at(block, index / MPL_WORD_PAGES);
@@ -25,7 +25,9 @@ static inline bool mpl_whole_surely(const struct memplug *pool, const struct mpl
     if (MPL_UNLIKELY(end == pool->layout.nr_pages || mpl_is_memmap(pool, block, index) ||
                      ((load(&behind->free) | load(&behind->head)) & 1) == 0))
         return false;
-    for (not_tail = load(&bits->free) | (load(&bits->head) ^ MPL_WHOLE_FIRST); ++bits != behind;)
+    not_tail = (load(&bits->free) ^ (held ? MPL_WHOLE_FIRST : 0)) |
+               (load(&bits->head) ^ MPL_WHOLE_FIRST);
+    while (++bits != behind)
         not_tail |= load(&bits->free) | load(&bits->head);
     return not_tail == 0;
 }
@@ -71,16 +73,20 @@ static inline int mpl_whole_give(struct memplug *pool, struct mpl_slot *slot, me
 {
     uint64_t index;
     struct mpl_block *block = find_block(pool, pfn, &index);
+    uint64_t *free;
 
     if (block == NULL || mpl_isolated(pool, block, index) || mpl_is_marked(block) ||
-        !mpl_whole_surely(pool, block, index))
+        !mpl_whole_is(pool, block, index, false))
         return MPL_LONG_WAY;
+    free = &bits_at(block, index / MPL_WORD_PAGES)->free;
     /* Before the mark is looked at again: see mpl_frame_is_used(). */
-    if ((__atomic_fetch_or(&bits_at(block, index / MPL_WORD_PAGES)->free, MPL_WHOLE_FIRST,
-                           __ATOMIC_SEQ_CST) & MPL_WHOLE_FIRST) != 0)
+    if ((__atomic_fetch_or(free, MPL_WHOLE_FIRST, __ATOMIC_SEQ_CST) & MPL_WHOLE_FIRST) != 0)
         return -MPL_EINVAL;
-    if (MPL_UNLIKELY(mpl_is_marked(block)))
-        return mpl_whole_keep_marked(pool, slot, block, pfn);
+    /* By another free, which came first, it may be of another owner by now, and of another size. */
+    if (MPL_UNLIKELY(mpl_is_marked(block) || !mpl_whole_is(pool, block, index, true))) {
+        clear_bits(free, MPL_WHOLE_FIRST);
+        return MPL_LONG_WAY;
+    }
     mpl_whole_keep(pool, slot, block, pfn);
     return 0;
 }

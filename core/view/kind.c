@@ -37,7 +37,7 @@ static enum memplug_frame_kind kind_of_head(const struct memplug *pool,
 static enum memplug_frame_kind kind_of(const struct memplug *pool, const struct mpl_block *block,
                                        uint64_t index, const struct mpl_zone *zone)
 {
-    uint64_t head;
+    uint64_t head = pool->layout.nr_pages;
 
     if (mpl_is_memmap(pool, block, index))
         return MEMPLUG_FRAME_MEMMAP;
@@ -50,7 +50,7 @@ static enum memplug_frame_kind kind_of(const struct memplug *pool, const struct 
     while (!mpl_frames_head_of(pool, block, index, &head)) {
         memplug_pfn_t start = mpl_block_start(pool, block);
 
-        if (start.nr == 0)
+        if (start.nr == 0 || head != pool->layout.nr_pages) /* a slot's, with its tails */
             return MEMPLUG_FRAME_FREE;
         block = mpl_frames_block(pool, mpl_pfn(start.nr - 1), &index);
         if (block == NULL || !mpl_frames_in_zone(block, zone))

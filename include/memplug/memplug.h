@@ -147,7 +147,8 @@ struct memplug_alloc {
     uint64_t cookie;    /* the owner's name for them; given to the mover */
 };
 
-/* Lowest address first. -ENOMEM no such frames; -EINVAL a size or mover that cannot be. */
+/* Lowest address first, but for what a slot has at hand (slot.h). -ENOMEM no such frames; -EINVAL a
+ * size or mover that cannot be. */
 int memplug_alloc(struct memplug *pool, const struct memplug_alloc *request, memplug_pfn_t *pfn);
 
 /* Exactly these frames, any number within one block; node and align are not used. -EBUSY one of

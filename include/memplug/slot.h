@@ -3,7 +3,8 @@
  * Slots of the caller's own. Single pages come from a slot and go back to one: it holds about a
  * word's worth (64 frames, never twice that) of each kind, so that the zone is asked once for so
  * many. Of whole pageblocks it keeps the one that was freed last, one that had a mover and one that
- * had none, as the kernel's CPUs do with huge pages. memplug_alloc() and memplug_free() use a slot
+ * had none, as the kernel's CPUs do with huge pages; who asks next gets that one, whichever zone it
+ * is of. memplug_alloc() and memplug_free() use a slot
  * of the CPU, which threads share, and which has a lock. A slot that only one thread uses needs
  * none: where the host can make all threads pass a fence (host.h), entering it takes no atomic
  * step, and the thread may be preempted or change its CPU anywhere.

@@ -145,6 +145,23 @@ static void end_free_and_target(void)
     close_pool();
 }
 
+/* Its next life has another size. */
+static void free_and_halve_1(void)
+{
+    results[1] = memplug_slot_free(slots[1], frame, WHOLE);
+    mpl_slot_drain(&mini->pool, (struct mpl_slot *)(void *)slots[1]);
+    if (results[1] == 0)
+        found[1] = take(slots[1], mover, WHOLE / 2);
+}
+
+static void end_halved(void)
+{
+    assert_int_equal(results[0] + results[1], -MPL_EINVAL);
+    if (results[1] == 0)
+        assert_int_equal(memplug_free(&mini->pool, found[1], WHOLE / 2), 0);
+    close_pool();
+}
+
 /* --- a pass ----------------------------------------------------------------------------------- */
 
 static void pass_1(void)
@@ -220,6 +237,7 @@ static const struct schedules_case cases[] = {
      end_looking_frees},
     {"free, and a target that is dropped", 2, begin_last, {free_0, free_and_target_1},
      end_free_and_target},
+    {"free, and a life of another size", 2, begin_owned, {free_0, free_and_halve_1}, end_halved},
     {"alloc and pass", 2, begin_held, {alloc_0, pass_1}, end_alloc_and_pass},
     {"free and pass", 2, begin_owned, {free_0, pass_1}, end_free_and_pass},
     {"neighbours", 2, begin_neighbours, {free_0, recycle_1}, end_neighbours},

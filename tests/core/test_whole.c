@@ -4,6 +4,8 @@
 #include <stdarg.h>
 #include <stdlib.h>
 
+#include <memplug/view.h>
+
 #include "mini_pool.h"
 
 #include <cmocka.h>
@@ -105,6 +107,27 @@ static void is_nobodys(void **context)
     assert_int_equal(memplug_alloc_exact(&mini->pool, mpl_pfn(pfn + 5), &exact), 0);
     assert_int_equal(nr_held(), 0);
     assert_int_equal(give(pfn + 5, 1), 0);
+}
+
+/* Its tails are nobody's either, and not of what is in front of their block. */
+static void is_free_to_look_at(void **context)
+{
+    struct memplug_alloc exact = {.nr_pages = 1, .mover = mover};
+    uint64_t first = 3 * BLOCK_PAGES;
+
+    (void)context;
+    mini_online(mini, 3, 0, MEMPLUG_ZONE_MOVABLE, 0);
+    assert_int_equal(memplug_alloc_exact(&mini->pool, mpl_pfn(first - 1), &exact), 0);
+    exact.nr_pages = WHOLE;
+    assert_int_equal(memplug_alloc_exact(&mini->pool, mpl_pfn(first), &exact), 0);
+    assert_int_equal(memplug_frame_kind(&mini->pool, mpl_pfn(first + 1)), MEMPLUG_FRAME_MOVABLE);
+    assert_int_equal(give(first, WHOLE), 0);
+    assert_int_equal(nr_held(), 1);
+    for (unsigned i = 0; i < WHOLE; i++)
+        assert_int_equal(memplug_frame_kind(&mini->pool, mpl_pfn(first + i)), MEMPLUG_FRAME_FREE);
+    assert_int_equal(give(first - 1, 1), 0);
+    exact.nr_pages = BLOCK_PAGES;
+    assert_int_equal(memplug_alloc_exact(&mini->pool, mpl_pfn(first), &exact), 0);
 }
 
 /* Of what is smaller, or larger, no pageblock is freed. */
@@ -232,6 +255,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(comes_back_first),
         TEST(is_nobodys),
+        TEST(is_free_to_look_at),
         TEST(has_one_size),
         TEST(is_for_its_kind),
         TEST(is_what_was_asked_for),
