@@ -210,7 +210,7 @@ static inline bool is_pageblock(const struct memplug *pool, const struct memplug
 }
 
 static inline bool use_held(struct memplug *pool, struct mpl_slot *own,
-                     const struct memplug_alloc *request, memplug_pfn_t *pfn)
+                            const struct memplug_alloc *request, memplug_pfn_t *pfn)
 {
     struct mpl_slot *slot = mpl_slot_enter(pool, own);
     bool done = mpl_whole_use(pool, slot, request, pfn);
@@ -380,16 +380,19 @@ static void put_pieces(struct memplug *pool, memplug_pfn_t pfn, uint64_t nr_page
     }
 }
 
-/* Slots take whole pageblocks without the zone's lock, by this bit. */
+/* Slots take whole pageblocks without the zone's lock, by this bit. One that was in other hands
+ * when its page was ended may be of another size by now, and its page be ended by who has that. */
 static int put_whole(struct memplug *pool, struct mpl_block *block, uint64_t index, bool ended)
 {
+    const struct mpl_page *page =
+        mpl_page_at(pool, mpl_pfn_add(mpl_block_start(pool, block), index));
     int error = -MPL_EINVAL;
 
     if (ended)
         error = mpl_frame_take_ended(pool, block, index);
     else if (mpl_frame_give_held(block, index))
         error = 0;
-    if (error == 0 && !mpl_whole_is(pool, block, index, true)) { /* it is another by now */
+    if (error == 0 && ended && page->nr_pages != mpl_pageblock_pages(&pool->geometry)) {
         mpl_frame_use_held(block, index);
         error = -MPL_EINVAL;
     }
@@ -400,7 +403,7 @@ static int put_whole(struct memplug *pool, struct mpl_block *block, uint64_t ind
 
 /* The caller is inside a slot, so the bitmaps stay; the zone's lock is held, so the frames do. */
 static int free_locked(struct memplug *pool, const struct mpl_zone *zone, struct mpl_block *block,
-                   uint64_t index, memplug_pfn_t pfn, uint64_t nr_pages)
+                       uint64_t index, memplug_pfn_t pfn, uint64_t nr_pages)
 {
     bool whole = nr_pages == mpl_pageblock_pages(&pool->geometry) &&
                  mpl_is_multiple(index, nr_pages) && mpl_whole_is(pool, block, index, false);
